@@ -1,0 +1,120 @@
+"""The box: the values an input may take at all, in data units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steepest.basis.errors import DataError, UsageError
+
+Bound = float | Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Box:
+    """The set {x : lower ≤ x ≤ upper}, coordinate by coordinate, in data units.
+
+    Each bound is a number, or a tensor that broadcasts against one example (per channel [C, 1, 1],
+    per feature [d]). Infinite bounds are allowed.
+
+    Raises:
+        UsageError: a bound is NaN, or some lower bound exceeds its upper bound.
+
+    >>> Box(0, 1).contains(torch.tensor([[0.5, 1.0], [0.0, 1.1]]))
+    tensor([ True, False])
+    """
+
+    lower: Bound
+    upper: Bound
+
+    def __post_init__(self) -> None:
+        lower, upper = self._as_double(self.lower), self._as_double(self.upper)
+        if bool((lower > upper).any() | lower.isnan().any() | upper.isnan().any()):
+            raise UsageError(
+                f"box({self.lower}, {self.upper}) is empty: every lower bound must be at most its upper bound, "
+                "none NaN. Give lower before upper, in data units, e.g. box=(0, 1)."
+            )
+
+    @staticmethod
+    def of(value: Box | tuple[Bound, Bound] | None) -> Box:
+        """Return `value` as a box; a pair becomes (lower, upper), None the whole space.
+
+        >>> Box.of((0, 1)).upper
+        1
+        """
+        if isinstance(value, Box):
+            return value
+        if value is None:
+            return Box(-torch.inf, torch.inf)
+        if len(value) != 2:
+            raise UsageError(f"box={value!r} is not a pair: give (lower, upper), a Box, or None.")
+        return Box(*value)
+
+    def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (lower, upper) in float64 on the device of `x`, broadcastable against it.
+
+        Raises:
+            UsageError: a per-feature bound does not fit the shape of an example.
+        """
+        return self._fitted(self.lower, x), self._fitted(self.upper, x)
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Return [N]: whether every coordinate lies inside, decided in float64; NaN lies outside."""
+        lower, upper = self.bounds(x)
+        wide = x.double()
+        return ((wide >= lower) & (wide <= upper)).flatten(1).all(1) if x.ndim > 1 else (wide >= lower) & (wide <= upper)
+
+    def require(self, x: Tensor, what: str = "the input") -> None:
+        """Raise unless every example of `x` lies inside.
+
+        Raises:
+            DataError: names the range found, the box, how many examples leave it, and the usual causes.
+        """
+        outside = ~self.contains(x)
+        if not bool(outside.any()):
+            return
+        bad = x[outside].double()
+        count, first = int(outside.sum()), int(outside.nonzero()[0])
+        if bool(bad.isnan().any()):
+            raise DataError(
+                f"{what} has NaN in {count} example(s) (first: position {first}); only finite values inside the "
+                "box are allowed. Remove or impute those examples."
+            )
+        hint = ""
+        if self.upper == 1 and self.lower == 0:
+            if float(bad.max()) > 2:
+                hint = " Values up to 255 suggest unscaled images: divide by 255 (uint8 files are scaled for you)."
+            elif float(bad.min()) < 0:
+                hint = " Negative values suggest normalised images: pass raw images and give --mean and --std."
+        raise DataError(
+            f"{what} leaves the box [{self.lower}, {self.upper}] in {count} example(s) (first: position {first}); "
+            f"range found: {float(bad.min()):.6g} to {float(bad.max()):.6g}.{hint} "
+            "Otherwise give the box that the data really has."
+        )
+
+    @staticmethod
+    def _as_double(bound: Bound) -> Tensor:
+        return torch.as_tensor(bound).double()
+
+    @staticmethod
+    def _fitted(bound: Bound, x: Tensor) -> Tensor:
+        wide = torch.as_tensor(bound).to(device=x.device, dtype=torch.float64)
+        try:
+            torch.broadcast_shapes(wide.shape, x.shape[1:])
+        except RuntimeError:
+            raise UsageError(
+                f"a box bound of shape {tuple(wide.shape)} does not fit examples of shape {tuple(x.shape[1:])}: "
+                "give a number, or a tensor that broadcasts against one example (per channel: [C, 1, 1])."
+            ) from None
+        return wide
+
+    def __repr__(self) -> str:
+        return f"Box({_brief(self.lower)}, {_brief(self.upper)})"
+
+
+def _brief(bound: Bound) -> str:
+    if isinstance(bound, Tensor) and bound.numel() > 1:
+        return f"<{'×'.join(map(str, bound.shape))} from {float(bound.min()):.6g} to {float(bound.max()):.6g}>"
+    return f"{float(bound):.6g}"

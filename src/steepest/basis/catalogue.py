@@ -1,0 +1,142 @@
+"""The catalogue: named, documented factories, and the one reader of texts such as `pgd(steps=20)`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from steepest.basis.errors import UsageError, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Generic[T]):
+    """One line of a catalogue: the name, what makes it, and the facts that a table shows."""
+
+    name: str
+    factory: Callable[..., T]
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The factory's parameters with their defaults; a required one maps to `...`."""
+        found = inspect.signature(self.factory).parameters.values()
+        return {p.name: ... if p.default is p.empty else p.default for p in found}
+
+    @property
+    def signature(self) -> str:
+        """The call with its defaults, e.g. `pgd(steps=20, restarts=1)`."""
+        inner = (name if value is ... else f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{self.name}({', '.join(inner)})"
+
+
+class Catalogue(Generic[T]):
+    """Factories of one kind, found by their names in the field.
+
+    >>> colours = Catalogue("colour")
+    >>> @colours.add("grey", source="nature")
+    ... def grey(level=0.5):
+    ...     "A shade."
+    ...     return ("grey", level)
+    >>> colours.build("grey(level=0.1)")
+    ('grey', 0.1)
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {}
+
+    def add(self, name: str, /, **facts: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Return a decorator that catalogues a factory under `name` with the facts that tables show.
+
+        Raises:
+            UsageError: the name is taken.
+        """
+        if name in self._entries:
+            raise UsageError(f"the {self.kind} {name!r} is catalogued already: choose another name.")
+
+        def enter(factory: Callable[..., T]) -> Callable[..., T]:
+            self._entries[name] = Entry(name=name, factory=factory, facts=facts)
+            return factory
+
+        return enter
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return iter(self._entries.values())
+
+    def names(self) -> list[str]:
+        """Return all names, in the order of entry."""
+        return list(self._entries)
+
+    def entry(self, name: str) -> Entry[T]:
+        """Return the entry called `name`.
+
+        Raises:
+            UsageError: no such name; near matches are offered.
+        """
+        if name not in self._entries:
+            raise unknown(self.kind, name, self._entries, f"See `steepest list {self.kind}s`.")
+        return self._entries[name]
+
+    def build(self, text: str) -> T:
+        """Return what `text` asks for: a name, or a name with keyword arguments (`pgd(steps=20)`).
+
+        Raises:
+            UsageError: the text is not of that form, or the name or a parameter is unknown.
+        """
+        name, arguments = parse_call(text)
+        entry = self.entry(name)
+        for key in arguments:
+            if key not in entry.parameters:
+                raise unknown(f"parameter of {name}", key, entry.parameters, f"The whole call is {entry.signature}.")
+        return entry.factory(**arguments)
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Split `name(key=value, ...)` into its name and its literal arguments; fractions such as 8/255 are read.
+
+    >>> parse_call("pgd(steps=20, step=1/30)")
+    ('pgd', {'steps': 20, 'step': 0.03333333333333333})
+    """
+    name, paren, rest = text.strip().partition("(")
+    if not paren:
+        return name.strip(), {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
+        return name.strip(), {str(k.arg): _literal(k.value) for k in call.keywords}
+    except (SyntaxError, AssertionError, ValueError):
+        raise UsageError(
+            f"cannot read {text!r}: write a name, or a name with keyword arguments, e.g. 'pgd(steps=20, step=1/30)'."
+        ) from None
+
+
+def parse_number(text: str) -> float:
+    """Read a number or a fraction: `0.1`, `8/255`.
+
+    >>> parse_number("8/255") == 8 / 255
+    True
+    """
+    try:
+        value = _literal(ast.parse(text.strip(), mode="eval").body)
+        return float(value)
+    except (SyntaxError, ValueError, TypeError):
+        raise UsageError(f"{text!r} is not a number: write one such as 0.1, or a fraction such as 8/255.") from None
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        try:
+            return _literal(node.left) / _literal(node.right)
+        except (TypeError, ZeroDivisionError):
+            raise ValueError("not a fraction of numbers") from None
+    return ast.literal_eval(node)

@@ -1,0 +1,54 @@
+"""The tree of errors: what went wrong, what is allowed, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SteepestError(Exception):
+    """Any failure that steepest foresees; `exit_code` is what the command line returns for it."""
+
+    exit_code: int = 1
+
+
+class UsageError(SteepestError):
+    """A request that cannot be served: names the value received, what is allowed and the remedy."""
+
+    exit_code = 2
+
+
+class DataError(SteepestError):
+    """Data that cannot be read or does not fit the model, the box or the labels."""
+
+    exit_code = 2
+
+
+class ModelError(SteepestError):
+    """A model file or module that cannot be loaded, or answers in a form that no objective understands."""
+
+    exit_code = 2
+
+
+class ContractError(SteepestError):
+    """A component broke a law of its contract: names the component, the law and the example ids."""
+
+    exit_code = 1
+
+
+class IncompleteError(SteepestError):
+    """A run that stopped before its end and can be resumed by the same command."""
+
+    exit_code = 12
+
+
+def unknown(kind: str, received: str, allowed: Iterable[str], remedy: str = "") -> UsageError:
+    """Return the error for a name that does not exist, with the nearest names that do.
+
+    >>> str(unknown("budget", "linff", ["l1", "l2", "linf"]))
+    "unknown budget 'linff'; did you mean 'linf'? Known: l1, l2, linf."
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(received, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
+    return UsageError(f"unknown {kind} {received!r}{hint} Known: {', '.join(names)}.{' ' + remedy if remedy else ''}")

@@ -1,0 +1,85 @@
+"""Random numbers that belong to an example: a hash of (seed, example, step, coordinate).
+
+A draw does not depend on batchmates, on order, or on which examples have already left the batch, so a run
+that is resumed, re-batched or split over machines sees the same numbers.
+The hash is the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied once per component.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+def _wrap(number: int) -> int:
+    """Any Python integer as a signed 64-bit one, the only kind that torch multiplies."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+_GOLDEN = _wrap(0x9E3779B97F4A7C15)
+_MIX_1 = _wrap(0xBF58476D1CE4E5B9)
+_MIX_2 = _wrap(0x94D049BB133111EB)
+
+
+def _shift(bits: Tensor, count: int) -> Tensor:
+    """Logical right shift; torch's own shift on int64 copies the sign."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shift(bits, 30)) * _MIX_1
+    bits = (bits ^ _shift(bits, 27)) * _MIX_2
+    return bits ^ _shift(bits, 31)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """One sequence of random tensors per example, addressed by step numbers instead of by order of calls.
+
+    `keys` [N] holds the hash of (seed, example id). The same (seed, id, step, shape) gives the same numbers on
+    every device and in every batch.
+
+    >>> a = Stream.of(0, torch.arange(4)); b = a.rows(torch.tensor([2]))
+    >>> bool((a.uniform(7, (3,))[2] == b.uniform(7, (3,))[0]).all())
+    True
+    """
+
+    keys: Tensor
+
+    @staticmethod
+    def of(seed: int, ids: Tensor) -> Stream:
+        """Return the streams of the examples `ids` [N] (integers) under `seed`."""
+        return Stream(_mix(_mix(ids.long() * _GOLDEN + _wrap(seed)) + _GOLDEN))
+
+    def rows(self, index: Tensor) -> Stream:
+        """Return the streams of the examples that `index` selects."""
+        return replace(self, keys=self.keys[index])
+
+    def split(self, salt: int) -> Stream:
+        """Return independent streams of the same examples, e.g. one per restart."""
+        return replace(self, keys=_mix(self.keys + _wrap(salt * _GOLDEN + 1)))
+
+    def uniform(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return float64 numbers in [0, 1) of shape [N, *shape]; `step` is a number or one per example [N]."""
+        keys = self.keys
+        count = math.prod(shape)
+        coordinate = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
+        offset = step.to(keys) * _MIX_1 if isinstance(step, Tensor) else _wrap(step * _MIX_1)
+        bits = _mix(_mix(keys + offset)[:, None] + coordinate)
+        return (_shift(bits, 11).double() * 2.0**-53).reshape(-1, *shape)
+
+    def normal(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return independent standard normal numbers in float64 of shape [N, *shape] (Box & Muller 1958)."""
+        first, second = self.uniform(step, (2, *shape)).unbind(1)
+        return (-2 * torch.log1p(-first)).sqrt_() * torch.cos(2 * math.pi * second)
+
+    def exponential(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return independent Exp(1) numbers in float64 of shape [N, *shape]."""
+        return -torch.log1p(-self.uniform(step, shape))
+
+    def signs(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return −1 and +1 with equal probability in float64, shape [N, *shape]."""
+        return torch.where(self.uniform(step, shape) < 0.5, -1.0, 1.0).double()

@@ -1,0 +1,39 @@
+"""Small helpers on tensors whose leading axis counts examples (N)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["Tensor", "expand", "flat", "inner"]
+
+
+def flat(x: Tensor) -> Tensor:
+    """Return `x` as [N, d]; a tensor without features (shape [N]) becomes [N, 1]; N = 0 is allowed.
+
+    >>> flat(torch.zeros(0, 3, 4)).shape
+    torch.Size([0, 12])
+    """
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+
+
+def expand(per_example: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor [N] as [N, 1, ..., 1], ready to broadcast against `like` [N, ...].
+
+    >>> expand(torch.ones(2), torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 1, 1])
+    """
+    return per_example.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product ⟨aₙ, bₙ⟩ of each example in float64, [N].
+
+    >>> inner(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([11.], dtype=torch.float64)
+    """
+    return (flat(a).double() * flat(b).double()).sum(1)

@@ -1,0 +1,62 @@
+"""What every set of allowed perturbations promises."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from steepest.basis.streams import Stream
+
+Limits = tuple[Tensor, Tensor]
+"""(low, high), float64, broadcastable against δ, low ≤ 0 ≤ high: how far each coordinate may move at all."""
+
+
+class Budget(Protocol):
+    """A set B of perturbations δ that contains 0, scaled by ε; δ and g have shape [N, *features].
+
+    Every method works on rows independently, keeps shape, dtype and device, and accepts N = 0. `limits` cuts
+    the set with the coordinate box low ≤ δ ≤ high; answers are exact for the cut set, not clipped afterwards.
+    """
+
+    epsilon: float | Tensor
+    convex: bool
+    separable: bool
+    """Whether B is its own hull, a product of intervals: then the bounds alone say everything."""
+
+    def fitted(self, shape: tuple[int, ...]) -> Self:
+        """Return the budget for inputs of `shape` [N, *features], every ε resolved to that rank.
+
+        Raises:
+            UsageError: a tensor of the budget does not fit the shape.
+        """
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the fitted budget of the examples that `index` selects."""
+
+    def scaled(self, factor: float | Tensor) -> Self:
+        """Return factor · B; `factor` is a number or one per example [N]."""
+
+    def extreme(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """Return argmax over δ in B of ⟨g, δ⟩; coordinates that cannot gain stay 0."""
+
+    def support(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """Return ⟨g, extreme(g)⟩, float64 [N]; without limits it is ε times the dual norm of g."""
+
+    def project(self, delta: Tensor, limits: Limits | None = None) -> Tensor:
+        """Return the point of B nearest to `delta` in the Euclidean norm."""
+
+    def ascend(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """Return a step of gauge 1 along g for searches that step and project; `extreme` unless that is too sparse."""
+
+    def sample(self, like: Tensor, stream: Stream, step: int, limits: Limits | None = None) -> Tensor:
+        """Return points drawn uniformly from B, float64, one per row of `like`."""
+
+    def norm(self, delta: Tensor) -> Tensor:
+        """Return the size that ε bounds, in data units, float64 [N]."""
+
+    def gauge(self, delta: Tensor) -> Tensor:
+        """Return the size in units of the budget, float64 [N]: at most 1 exactly inside, infinite when ε = 0 < |δ|."""
+
+    def hull(self, like: Tensor) -> Limits:
+        """Return the smallest product of intervals that holds B, float64, broadcastable against `like`."""

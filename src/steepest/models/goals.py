@@ -1,0 +1,62 @@
+"""Goals: the boolean truth, kept apart from the loss that is ascended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+
+def classes_of(choice: int | Tensor, outputs: Tensor) -> Tensor:
+    """Return a class (one for all, or one per example [N]) as int64 [N] on the device of `outputs`."""
+    return torch.as_tensor(choice, device=outputs.device).long().expand(outputs.shape[0])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Misclassified:
+    """argmax of the outputs is not y.
+
+    >>> Misclassified()(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1]))
+    tensor([False,  True])
+    """
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Goal`."""
+        return (outputs.argmax(1) != y) & torch.isfinite(outputs).all(1)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Goal.rows`."""
+        return self
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Predicted:
+    """argmax of the outputs is the target class; `target` is one class or one per example [N]."""
+
+    target: int | Tensor
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Goal`."""
+        return (outputs.argmax(1) == classes_of(self.target, outputs)) & torch.isfinite(outputs).all(1)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Goal.rows`."""
+        return replace(self, target=self.target[index]) if isinstance(self.target, Tensor) else self
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Never:
+    """No point ever satisfies it: the search goes on to the largest value that it can find."""
+
+    def __call__(self, outputs: Tensor, y: object) -> Tensor:
+        """See `Goal`."""
+        return torch.zeros(outputs.shape[0], dtype=torch.bool, device=outputs.device)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Goal.rows`."""
+        return self

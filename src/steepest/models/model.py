@@ -1,0 +1,146 @@
+"""The handle around a user's network: the only place of the house that calls autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from steepest.basis.box import Bound, Box
+from steepest.basis.errors import ModelError
+from steepest.models.contract import Evaluation, Facts, Goal, Labels, Need, Objective
+from steepest.models.state import untouched
+
+Network = nn.Module | Callable[[Tensor], Tensor]
+
+
+@final
+class Model:
+    """A differentiable network f: x [N, *features] → outputs [N, K], with the box that its inputs live in.
+
+    The network is asked in the mode (train or eval) and precision in which it was handed over. Afterwards it is
+    as it was, also after an exception: mode, parameters' gradients and `requires_grad`, buffers, and the global
+    random state. Gradients are taken with respect to the input alone.
+
+    Args:
+        network: a module, or any callable on tensors that autograd can follow.
+        box: (lower, upper) in data units, a `Box`, or None for no limits.
+        facts: what is known of it; filled in by the loaders.
+
+    Raises:
+        ModelError: when asked: the outputs are not [N, K] with K ≥ 2.
+
+    >>> f = Model(nn.Linear(2, 3), box=(0, 1))
+    >>> f.logits(torch.zeros(4, 2)).shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(
+        self, network: Network, box: Box | tuple[Bound, Bound] | None = (0.0, 1.0), *, facts: Facts | None = None
+    ) -> None:
+        self.network = network
+        self.box = Box.of(box)
+        self.facts = facts or Facts(source=type(network).__name__)
+        self._borrowed = False
+
+    def __repr__(self) -> str:
+        return f"Model({self.facts.source}, box={self.box!r})"
+
+    def with_facts(self, **changes: object) -> Model:
+        """Return a handle of the same network with other facts."""
+        return Model(self.network, self.box, facts=replace(self.facts, **changes))  # type: ignore[arg-type]
+
+    @contextmanager
+    def borrowed(self, seed: int | None = None) -> Iterator[None]:
+        """Hold the network still for many questions: state is saved once and put back at the end.
+
+        Inside, parameters need no gradient; with a `seed`, a network that draws random numbers draws the same
+        ones each time. Nested use costs nothing.
+        """
+        if self._borrowed:
+            yield
+            return
+        module = self.network if isinstance(self.network, nn.Module) else None
+        with untouched(module, seed):
+            self._borrowed = True
+            try:
+                yield
+            finally:
+                self._borrowed = False
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the outputs at `x`, [N, K], detached, at least float32 (the logarithm of probabilities)."""
+        with self.borrowed(), torch.no_grad():
+            return self._ask(x)
+
+    def evaluate(
+        self, x: Tensor, y: Labels, objective: Objective, goal: Goal | None = None, need: Need = Need.VALUE
+    ) -> Evaluation:
+        """Ask the network once: one forward, and one backward if a gradient is needed; `goal` defaults to the objective's.
+
+        Raises:
+            ModelError: no gradient reaches the input (the network detaches it or runs under no_grad).
+        """
+        goal = goal or objective.goal
+        with self.borrowed():
+            if need is Need.VALUE:
+                with torch.no_grad():
+                    outputs = self._ask(x)
+                    return self._judged(x, outputs, y, objective, goal)
+            point = x.detach().requires_grad_()
+            with torch.enable_grad():
+                outputs = self._ask(point)
+                ascent = objective.ascent(outputs, y).sum()
+                if not ascent.requires_grad:
+                    raise ModelError(_NO_GRADIENT)
+                (gradient,) = torch.autograd.grad(ascent, point, allow_unused=True)
+            if gradient is None:
+                raise ModelError(_NO_GRADIENT)
+            with torch.no_grad():
+                return self._judged(point.detach(), outputs.detach(), y, objective, goal, gradient.detach())
+
+    def _ask(self, x: Tensor) -> Tensor:
+        outputs = self.network(x)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != x.shape[0]:
+            raise ModelError(
+                f"the model answered {_form(outputs)} to an input of shape {tuple(x.shape)}; allowed is one tensor "
+                f"[{x.shape[0]}, K] of logits. Wrap it in a function that returns such a tensor (a single sigmoid "
+                "output z becomes torch.stack([-z, z], 1) / 2)."
+            )
+        outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+        if self.facts.outputs == "probabilities":
+            return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        return outputs
+
+    @staticmethod
+    def _judged(
+        point: Tensor, outputs: Tensor, y: Labels, objective: Objective, goal: Goal, gradient: Tensor | None = None
+    ) -> Evaluation:
+        finite = torch.isfinite(outputs).all(1)
+        value = objective.value(outputs, y).masked_fill(~finite, torch.nan)
+        size = None
+        if gradient is not None:
+            size = torch.linalg.vector_norm(gradient.flatten(1), ord=torch.inf, dim=1) if gradient.numel() else value
+            finite = finite & torch.isfinite(size)
+            if not bool(finite.all()):
+                gradient = torch.where(finite.reshape(-1, *[1] * (gradient.ndim - 1)), gradient, 0)
+        won = goal(outputs, y)
+        return Evaluation(
+            point=point, outputs=outputs, value=value, won=won, finite=finite, gradient=gradient, size=size
+        )
+
+
+_NO_GRADIENT = (
+    "no gradient reaches the model's input: the network detaches it, rounds it to integers, or runs under no_grad. "
+    "Remove that, or use an attack that needs no gradient (noise)."
+)
+
+
+def _form(outputs: object) -> str:
+    if isinstance(outputs, Tensor):
+        return f"a tensor of shape {tuple(outputs.shape)}"
+    return f"an object of type {type(outputs).__name__}"

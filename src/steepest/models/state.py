@@ -1,0 +1,65 @@
+"""Lend a module out and take it back exactly as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[None]:
+    """Restore on exit, also after an exception: modes, `requires_grad`, buffers, global random states.
+
+    Inside, no parameter requires a gradient. With a `seed` the global generators start from it.
+    """
+    with _random_states(seed):
+        if module is None:
+            yield
+            return
+        modes = [(part, part.training) for part in module.modules()]
+        wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+        buffers = [(owner, name, buffer, None if buffer is None else buffer.clone()) for owner, name, buffer in _buffers(module)]
+        try:
+            for parameter, _ in wanted:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, flag in wanted:
+                parameter.requires_grad_(flag)
+            for part, training in modes:
+                part.training = training
+            with torch.no_grad():
+                for owner, name, buffer, saved in buffers:
+                    owner._buffers[name] = buffer
+                    if buffer is not None and saved is not None:
+                        buffer.copy_(saved)
+
+
+def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor | None]]:
+    for owner in module.modules():
+        for name, buffer in owner._buffers.items():
+            yield owner, name, buffer
+
+
+@contextmanager
+def _random_states(seed: int | None) -> Iterator[None]:
+    cuda = torch.cuda.is_initialized()
+    saved = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 — the user's global state
+    saved_cuda = torch.cuda.get_rng_state_all() if cuda else []
+    try:
+        if seed is not None:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+        yield
+    finally:
+        torch.set_rng_state(saved[0])
+        random.setstate(saved[1])
+        np.random.set_state(saved[2])  # noqa: NPY002
+        if cuda:
+            torch.cuda.set_rng_state_all(saved_cuda)
