@@ -64,7 +64,11 @@ class Box:
         """Return [N]: whether every coordinate lies inside, decided in float64; NaN lies outside."""
         lower, upper = self.bounds(x)
         wide = x.double()
-        return ((wide >= lower) & (wide <= upper)).flatten(1).all(1) if x.ndim > 1 else (wide >= lower) & (wide <= upper)
+        return (
+            ((wide >= lower) & (wide <= upper)).flatten(1).all(1)
+            if x.ndim > 1
+            else (wide >= lower) & (wide <= upper)
+        )
 
     def require(self, x: Tensor, what: str = "the input") -> None:
         """Raise unless every example of `x` lies inside.
@@ -87,7 +91,9 @@ class Box:
             if float(bad.max()) > 2:
                 hint = " Values up to 255 suggest unscaled images: divide by 255 (uint8 files are scaled for you)."
             elif float(bad.min()) < 0:
-                hint = " Negative values suggest normalised images: pass raw images and give --mean and --std."
+                hint = (
+                    " Negative values suggest normalised images: pass raw images and give --mean and --std."
+                )
         raise DataError(
             f"{what} leaves the box [{self.lower}, {self.upper}] in {count} example(s) (first: position {first}); "
             f"range found: {float(bad.min()):.6g} to {float(bad.max()):.6g}.{hint} "
@@ -116,5 +122,7 @@ class Box:
 
 def _brief(bound: Bound) -> str:
     if isinstance(bound, Tensor) and bound.numel() > 1:
-        return f"<{'×'.join(map(str, bound.shape))} from {float(bound.min()):.6g} to {float(bound.max()):.6g}>"
+        return (
+            f"<{'×'.join(map(str, bound.shape))} from {float(bound.min()):.6g} to {float(bound.max()):.6g}>"
+        )
     return f"{float(bound):.6g}"

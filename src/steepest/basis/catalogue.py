@@ -97,7 +97,9 @@ class Catalogue(Generic[T]):
         entry = self.entry(name)
         for key in arguments:
             if key not in entry.parameters:
-                raise unknown(f"parameter of {name}", key, entry.parameters, f"The whole call is {entry.signature}.")
+                raise unknown(
+                    f"parameter of {name}", key, entry.parameters, f"The whole call is {entry.signature}."
+                )
         return entry.factory(**arguments)
 
 
@@ -130,7 +132,9 @@ def parse_number(text: str) -> float:
         value = _literal(ast.parse(text.strip(), mode="eval").body)
         return float(value)
     except (SyntaxError, ValueError, TypeError):
-        raise UsageError(f"{text!r} is not a number: write one such as 0.1, or a fraction such as 8/255.") from None
+        raise UsageError(
+            f"{text!r} is not a number: write one such as 0.1, or a fraction such as 8/255."
+        ) from None
 
 
 def _literal(node: ast.expr) -> Any:

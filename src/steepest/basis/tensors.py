@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["Tensor", "expand", "flat", "inner"]
-
 
 def flat(x: Tensor) -> Tensor:
     """Return `x` as [N, d]; a tensor without features (shape [N]) becomes [N, 1]; N = 0 is allowed.
@@ -17,8 +15,6 @@ def flat(x: Tensor) -> Tensor:
     torch.Size([0, 12])
     """
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-
 
 
 def expand(per_example: Tensor, like: Tensor) -> Tensor:
@@ -37,3 +33,15 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     tensor([11.], dtype=torch.float64)
     """
     return (flat(a).double() * flat(b).double()).sum(1)
+
+
+def fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Return whether a tensor of `shape` broadcasts to `target` without enlarging it.
+
+    >>> fits((3, 1, 1), (3, 8, 8)), fits((4,), (3, 8, 8))
+    (True, False)
+    """
+    try:
+        return torch.broadcast_shapes(shape, target) == torch.Size(target)
+    except RuntimeError:
+        return False

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
-from steepest.basis.tensors import expand
+from steepest.basis.tensors import expand, fits
 
 Epsilon = float | Tensor
 
@@ -40,8 +40,8 @@ def resolved(epsilon: Epsilon, shape: tuple[int, ...], name: str) -> Epsilon:
         return float(epsilon)
     count, features = shape[0], tuple(shape[1:])
     per_example = tuple(epsilon.shape) == (count,)
-    per_feature = epsilon.ndim <= len(features) and _broadcasts(tuple(epsilon.shape), features)
-    if epsilon.ndim == len(shape) and _broadcasts(tuple(epsilon.shape), shape):
+    per_feature = epsilon.ndim <= len(features) and fits(tuple(epsilon.shape), features)
+    if epsilon.ndim == len(shape) and fits(tuple(epsilon.shape), shape):
         return epsilon
     if per_example and per_feature and len(features) == 1:
         raise UsageError(
@@ -60,7 +60,9 @@ def resolved(epsilon: Epsilon, shape: tuple[int, ...], name: str) -> Epsilon:
 
 def rows(epsilon: Epsilon, index: Tensor) -> Epsilon:
     """Return a resolved ε for the examples that `index` selects."""
-    return epsilon[index.to(epsilon.device)] if isinstance(epsilon, Tensor) and epsilon.shape[0] > 1 else epsilon
+    return (
+        epsilon[index.to(epsilon.device)] if isinstance(epsilon, Tensor) and epsilon.shape[0] > 1 else epsilon
+    )
 
 
 def per_example(epsilon: Epsilon, like: Tensor, name: str) -> Tensor:
@@ -109,11 +111,6 @@ def text(epsilon: Epsilon) -> str:
     """Return ε for a label: the number, or the shape and range of a tensor."""
     if not isinstance(epsilon, Tensor):
         return f"{epsilon:.6g}"
-    return f"<{'×'.join(map(str, epsilon.shape))} from {float(epsilon.min()):.6g} to {float(epsilon.max()):.6g}>"
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    try:
-        return torch.broadcast_shapes(shape, target) == torch.Size(target)
-    except RuntimeError:
-        return False
+    return (
+        f"<{'×'.join(map(str, epsilon.shape))} from {float(epsilon.min()):.6g} to {float(epsilon.max()):.6g}>"
+    )

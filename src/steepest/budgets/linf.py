@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self, final
 
-import torch
 from torch import Tensor
 
 from steepest.basis.streams import Stream
+from steepest.basis.tensors import flat
 from steepest.budgets import coordinatewise
 from steepest.budgets import epsilon as eps
 from steepest.budgets.contract import Limits
-from steepest.basis.tensors import flat
 
 
 @final

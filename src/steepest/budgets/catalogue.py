@@ -1,0 +1,64 @@
+"""The budgets by name, and the reader of texts such as `linf:8/255`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from steepest.basis.catalogue import Catalogue, parse_number
+from steepest.basis.errors import UsageError
+from steepest.budgets.contract import Budget
+from steepest.budgets.l1 import L1
+from steepest.budgets.l2 import L2
+from steepest.budgets.linf import Linf
+from steepest.budgets.masked import Masked
+from steepest.budgets.weighted import Weighted
+
+BUDGETS: Catalogue[Budget] = Catalogue("budget")
+BUDGETS.add("linf", text="linf:8/255", unit="largest change of any value", source="Goodfellow et al. 2015")(
+    Linf
+)
+BUDGETS.add("l2", text="l2:0.5", unit="Euclidean length of the change", source="Szegedy et al. 2014")(L2)
+BUDGETS.add("l1", text="l1:12", unit="sum of all changes", source="Croce & Hein 2021")(L1)
+BUDGETS.add(
+    "weighted",
+    text="weighted:0.1 --weights w.npy",
+    unit="change over the feature's weight",
+    source="this project",
+)(Weighted)
+BUDGETS.add(
+    "masked", text="any of them with --mask m.npy", unit="that of the inner budget", source="this project"
+)(Masked)
+
+
+def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | None = None) -> list[Budget]:
+    """Return the budgets that a text names, in rising order of ε: `linf:8/255`, `l2:0.25,0.5,1`.
+
+    Args:
+        weights: for `weighted`: one weight per feature.
+        mask: bool; only coordinates where it is true may move.
+
+    Raises:
+        UsageError: unknown name (near matches are offered), no number, a negative ε, weights missing or not used.
+
+    >>> parse_budget("l2:0.5,0.25")
+    [L2(0.25), L2(0.5)]
+    """
+    name, colon, numbers = text.strip().partition(":")
+    factory = BUDGETS.entry(name.strip().lower()).factory
+    if factory is Masked:
+        raise UsageError(
+            "budget 'masked' is not written alone: give the inner budget and --mask, e.g. linf:8/255 --mask m.npy."
+        )
+    if not colon or not numbers.strip():
+        raise UsageError(
+            f"budget {text!r} has no size: write it after a colon in data units, e.g. {name}:8/255."
+        )
+    if (weights is None) == (factory is Weighted):
+        raise UsageError(
+            f"budget {text!r} and --weights do not go together: 'weighted' needs a file of weights, the others take none."
+        )
+    sizes = sorted({parse_number(part) for part in numbers.split(",")})
+    found: list[Budget] = [
+        Weighted(size, weights) if weights is not None else factory(size) for size in sizes
+    ]
+    return [Masked(budget, mask) for budget in found] if mask is not None else found

@@ -1,0 +1,145 @@
+"""The points that an attack may use: a budget around x, inside the box, exactly."""
+
+from __future__ import annotations
+
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from steepest.basis.box import Box
+from steepest.basis.streams import Stream
+from steepest.basis.tensors import expand
+from steepest.budgets import coordinatewise
+from steepest.budgets.contract import Budget, Limits
+from steepest.budgets.rounding import inside, towards
+
+_INWARD = 1 - 2.0**-40
+"""Balls are solved for this share of ε, so that the roundings of a float64 sum cannot carry a point outside."""
+
+
+@final
+class Region:
+    """The set {p : p − x in the budget, p in the box} for each of N examples, asked in points, not perturbations.
+
+    Every point that comes back is feasible exactly: checked in float64, no coordinate leaves the box and no
+    example exceeds ε, in float64, float32, float16 and bfloat16. `extreme` and `project` are exact up to that
+    rounding towards x.
+
+    Args:
+        budget: the set of allowed perturbations; fitted to the shape of x here.
+        box: the values that inputs may take.
+        x: [N, *features], inside the box.
+
+    Raises:
+        UsageError: the budget or the box does not fit the shape of x.
+
+    >>> from steepest.budgets.l2 import L2
+    >>> region = Region(L2(0.5), Box(0, 1), torch.tensor([[0.9, 0.5]]))
+    >>> region.extreme(torch.ones(1, 2))     # "rescale, then clip" would stop at (1.0, 0.8536)
+    tensor([[1.0000, 0.9899]])
+    """
+
+    __slots__ = ("_ball", "_bounds", "box", "budget", "x")
+
+    def __init__(self, budget: Budget, box: Box, x: Tensor) -> None:
+        self.budget: Budget = budget.fitted(tuple(x.shape))
+        self.box = box
+        self.x = x.detach()
+        box.bounds(self.x)  # refuses a box of another shape here, not in the middle of a search
+        self._ball: Budget = self.budget if budget.separable else self.budget.scaled(_INWARD)
+        self._bounds: tuple[Tensor, Tensor] | None = None
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the region of the examples that `index` selects."""
+        kept = object.__new__(type(self))
+        kept.budget, kept.box, kept.x = self.budget.rows(index), self.box, self.x[index]
+        kept._ball = self._ball.rows(index)
+        kept._bounds = None if self._bounds is None else (self._bounds[0][index], self._bounds[1][index])
+        return kept
+
+    def scaled(self, factor: float | Tensor) -> Region:
+        """Return the region of factor · budget around the same x; `factor` is a number or one per example [N]."""
+        return Region(self.budget.scaled(factor), self.box, self.x)
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """(lower, upper) of each coordinate over the set, in the precision of x, rounded towards x."""
+        if self._bounds is None:
+            low, high = coordinatewise.cut(self.budget.hull(self.x), self.limits())
+            shape = self.x.shape
+            self._bounds = towards(self.x, low.expand(shape)), towards(self.x, high.expand(shape))
+        return self._bounds
+
+    def limits(self) -> Limits:
+        """Return how far the box lets each coordinate of δ = p − x go, float64."""
+        lower, upper = self.box.bounds(self.x)
+        wide = self.x.double()
+        # Exact bounds first: x may lie above a bound by the rounding of the bound alone.
+        return (lower - wide).clamp_max(0), (upper - wide).clamp_min(0)
+
+    def extreme(self, g: Tensor) -> Tensor:
+        """Return the point of the set that maximises ⟨g, p − x⟩: FGSM's point, for every budget."""
+        if self.budget.separable:
+            if self._bounds is None:
+                return self._corner(g)
+            lower, upper = self.bounds
+            return torch.where(g > 0, upper, torch.where(g < 0, lower, self.x))
+        return self._point(self._ball.extreme(g.double(), self.limits()))
+
+    def support(self, g: Tensor) -> Tensor:
+        """Return the largest first-order gain max ⟨g, p − x⟩ over the set, float64 [N]."""
+        return self.budget.support(g.double(), self.limits())
+
+    def project(self, point: Tensor) -> Tensor:
+        """Return the nearest point of the set in the Euclidean norm."""
+        if self.budget.separable:
+            lower, upper = self.bounds
+            return torch.clamp(point, lower, upper)
+        return self._point(self._ball.project(point.double() - self.x.double(), self.limits()))
+
+    def ascend(self, point: Tensor, g: Tensor, size: Tensor | float) -> Tensor:
+        """Return the projection of point + size · (a step of gauge 1 along g); `size` is a number or one per example."""
+        room = None
+        if not self.budget.separable:
+            lower, upper = self.box.bounds(self.x)
+            room = lower - point.double(), upper - point.double()
+        move = self.budget.ascend(g, room)
+        scale = expand(size.to(move.dtype), move) if isinstance(size, Tensor) else size
+        return self.project(move.mul_(scale).add_(point))
+
+    def sample(self, stream: Stream, step: int) -> Tensor:
+        """Return one point per example, uniform over the set (for cut balls: see `budgets/sampling.py`)."""
+        return self._point(self._ball.sample(self.x, stream, step, self.limits()))
+
+    def corner(self, stream: Stream, step: int) -> Tensor:
+        """Return the extreme point of a random direction with independent normal coordinates."""
+        return self.extreme(stream.normal(step, tuple(self.x.shape[1:])).to(self.x.dtype))
+
+    def gauge(self, point: Tensor) -> Tensor:
+        """Return the size of p − x in units of the budget, float64 [N]."""
+        return self.budget.gauge(point.double() - self.x.double())
+
+    def norm(self, point: Tensor) -> Tensor:
+        """Return the size of p − x in data units, float64 [N]."""
+        return self.budget.norm(point.double() - self.x.double())
+
+    def contains(self, point: Tensor) -> Tensor:
+        """Return bool [N]: whether the point is feasible, decided in float64 without tolerance."""
+        return (self.gauge(point) <= 1) & self.box.contains(point)
+
+    def _corner(self, g: Tensor) -> Tensor:
+        """Answer `extreme` for one gradient without building the bounds of the side it does not point to."""
+        low, high = self.budget.hull(self.x)
+        lower, upper = self.box.bounds(self.x)
+        wide = self.x.double()
+        gap = torch.where(g > 0, torch.minimum(high, upper - wide), torch.maximum(low, lower - wide))
+        return self._point(torch.where((g > 0) | (g < 0), gap, 0.0))
+
+    def _point(self, delta: Tensor) -> Tensor:
+        point = towards(self.x, delta)
+        lower, upper = (
+            inside(side, point, upper=above)
+            for side, above in zip(self.box.bounds(self.x), (False, True), strict=True)
+        )
+        return torch.clamp(point, lower, upper)

@@ -1,0 +1,54 @@
+"""Turn an exact perturbation into a point of the model's precision without ever leaving the budget.
+
+Adding δ to x in float32 and clamping overshoots ε by up to half a unit in the last place. Every set of the house
+is monotone in |δᵢ|, so a point is safe when each coordinate is rounded towards x.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+}
+
+
+def towards(x: Tensor, delta: Tensor) -> Tensor:
+    """Return x + δ in the precision of x, each coordinate rounded towards x: |result − x| ≤ |δ| in float64.
+
+    >>> x = torch.tensor([0.7]); point = towards(x, torch.tensor([8 / 255], dtype=torch.float64))
+    >>> bool(point.double() - x.double() <= 8 / 255)
+    True
+    """
+    wide = x.double()
+    point = (wide + delta).to(x.dtype)
+    over = ((point.double() - wide).abs() > delta.abs()).reshape(-1).nonzero().squeeze(1)
+    if over.numel():
+        point, x = point.contiguous(), x.expand_as(point)
+        point.view(-1)[over] = _step(point.reshape(-1)[over], x.reshape(-1)[over])
+    return point
+
+
+def inside(bound: Tensor, like: Tensor, *, upper: bool) -> Tensor:
+    """Return a float64 bound in the precision of `like`, rounded so that obeying it obeys the bound itself."""
+    rounded = bound.to(like.dtype)
+    beyond = rounded.double() > bound if upper else rounded.double() < bound
+    goal = torch.full_like(rounded, -torch.inf if upper else torch.inf)
+    return torch.where(beyond, _step(rounded, goal), rounded)
+
+
+def _step(value: Tensor, goal: Tensor) -> Tensor:
+    """Return the next number of the same precision from `value` towards `goal`, as torch.nextafter, for halves too."""
+    if value.dtype in (torch.float32, torch.float64):
+        return torch.nextafter(value, goal)
+    # Floats are ordered like their sign-magnitude bits: one more is one step away from zero.
+    bits = value.contiguous().view(_BITS[value.dtype])
+    away = (goal > value) == (value > 0)
+    moved = torch.where(away, bits + 1, bits - 1).view(value.dtype)
+    smallest = torch.ones_like(bits).view(value.dtype)
+    moved = torch.where(value == 0, torch.where(goal > value, smallest, -smallest), moved)
+    return torch.where(goal == value, value, moved)

@@ -1,0 +1,78 @@
+"""Uniform points of a ball cut by a coordinate box.
+
+The free ball is sampled exactly. Where that draw leaves the limits, a Markov chain takes over whose steps leave
+the uniform law of the *cut* ball unchanged: coordinates are paired at random and each pair redistributes what it
+holds (Kac 1956: a random rotation on the sphere; on the simplex, a random split). A ball in d dimensions is the
+shadow of a sphere in d + 2 (L2) or of a simplex in d + 1 (L1); the extra coordinates have no limits and let the
+radius move too. All pairs move at once, so a sweep costs O(d), and O(log d) sweeps mix a Kac walk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from steepest.basis.streams import Stream
+from steepest.budgets.contract import Limits
+
+Exchange = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(a, b, u [2, N, pairs]) → new (a, b), symmetric under reversal and keeping what the pair holds."""
+
+
+def uniform_in_ball(
+    draw: Tensor, limits: Limits, slack: Tensor, exchange: Exchange, stream: Stream, step: int
+) -> Tensor:
+    """Return `draw` [N, d] where it obeys the limits, else the end of a chain that started from it, clipped.
+
+    Args:
+        draw: a uniform point of the free ball.
+        limits: (low, high) [N, d] with low ≤ 0 ≤ high.
+        slack: maps the clipped start to its extra coordinates [N, e], so that the whole holds ε.
+        exchange: the pair move.
+    """
+    low, high = limits
+    clipped = draw.clamp(low, high)
+    outside = (clipped != draw).any(1).nonzero().squeeze(1)
+    if not outside.numel():
+        return draw
+    start = torch.cat([clipped[outside], slack[outside]], 1)
+    free = torch.full_like(slack[outside], torch.inf)
+    low, high = torch.cat([low[outside], -free], 1), torch.cat([high[outside], free], 1)
+    walked = _walk(start, low, high, exchange, stream.rows(outside), step)
+    return draw.index_copy(0, outside, walked[:, : draw.shape[1]])
+
+
+def _walk(state: Tensor, low: Tensor, high: Tensor, exchange: Exchange, stream: Stream, step: int) -> Tensor:
+    width = state.shape[1]
+    for sweep in range(16 + 4 * math.ceil(math.log2(width + 1))):
+        # The pairing is shared by all rows: it depends on (step, sweep) alone, so batchmates do not matter.
+        shuffle = Stream.of(step, torch.full((1,), sweep, device=state.device))
+        order = shuffle.uniform(0, (width,))[0].argsort()
+        half = width // 2
+        i, j = order[:half], order[half : 2 * half]
+        chance = stream.split(sweep + 1).uniform(step, (2, half)).movedim(1, 0)
+        a, b = exchange(state[:, i], state[:, j], chance)
+        allowed = (a >= low[:, i]) & (a <= high[:, i]) & (b >= low[:, j]) & (b <= high[:, j])
+        state = state.clone()
+        state[:, i] = torch.where(allowed, a, state[:, i])
+        state[:, j] = torch.where(allowed, b, state[:, j])
+    return state
+
+
+def rotate(a: Tensor, b: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn (a, b) to a uniform angle: a² + b² is kept."""
+    radius, angle = torch.hypot(a, b), 2 * math.pi * chance[0]
+    return radius * angle.cos(), radius * angle.sin()
+
+
+def split(a: Tensor, b: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide |a| + |b| uniformly, with random signs: the sum of magnitudes is kept."""
+    total, share = a.abs() + b.abs(), chance[0]
+    signs = (chance[1] * 4).floor()
+    return (
+        total * share * torch.where(signs % 2 == 0, 1.0, -1.0),
+        total * (1 - share) * torch.where(signs < 2, 1.0, -1.0),
+    )
