@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_budgets import NAMES, budgets
+from tests.tables import NAMES, budgets
 
 from steepest.basis.box import Box
 from steepest.basis.errors import UsageError

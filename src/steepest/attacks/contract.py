@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from enum import Enum, IntEnum
-from typing import Protocol, Self
+from enum import IntEnum
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -15,13 +15,6 @@ from steepest.models.model import Model
 
 State = dict[str, Tensor]
 """What a search remembers between steps; every tensor has leading axis N, so that finished rows can leave."""
-
-
-class Prefer(Enum):
-    """Which of the points that a search visits is the best one."""
-
-    LARGEST_VALUE = "largest value"
-    SMALLEST_GAUGE = "smallest gauge among successes"
 
 
 class Status(IntEnum):
@@ -39,12 +32,12 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Everything that a search may know: the model, what should get worse, where, and what to prefer.
+    """Everything that a search may know: the model, what should get worse, what counts as reached, and where.
 
     Attributes:
         y: labels [N], or whatever the objective understands.
         stream: the examples' random numbers.
-        drop_solved: examples whose goal is reached leave at once (with `prefer` the largest value).
+        drop_solved: examples whose goal is reached leave at once; otherwise the search goes on to larger values.
     """
 
     model: Model
@@ -53,7 +46,6 @@ class Problem:
     region: Region
     y: Labels
     stream: Stream
-    prefer: Prefer = Prefer.LARGEST_VALUE
     drop_solved: bool = True
 
     def rows(self, index: Tensor) -> Self:
@@ -71,8 +63,13 @@ class Problem:
 class Search(Protocol):
     """A rule that proposes the next point from what the model answered at the last one; it never asks itself."""
 
-    need: Need
-    steps: int
+    @property
+    def need(self) -> Need:
+        """What `step` wants to know of a point."""
+
+    @property
+    def steps(self) -> int:
+        """How many questions it asks; the loop judges the last point too."""
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """Return the state before the first answer; `point` is where the search starts."""
@@ -110,5 +107,8 @@ class AttackResult:
 
     def rows(self, index: Tensor) -> Self:
         """Return the result of the examples that `index` selects."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v[index] for k, v in tensors.items() if isinstance(v, Tensor)})
+        kept: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kept[field.name] = value[index] if isinstance(value, Tensor) else value
+        return replace(self, **kept)

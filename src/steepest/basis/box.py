@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import DataError, UsageError
+from steepest.basis.tensors import fits
 
 Bound = float | Tensor
 
@@ -65,9 +66,7 @@ class Box:
         lower, upper = self.bounds(x)
         wide = x.double()
         return (
-            ((wide >= lower) & (wide <= upper)).flatten(1).all(1)
-            if x.ndim > 1
-            else (wide >= lower) & (wide <= upper)
+            ((wide >= lower) & (wide <= upper)).flatten(1).all(1) if x.ndim > 1 else (wide >= lower) & (wide <= upper)
         )
 
     def require(self, x: Tensor, what: str = "the input") -> None:
@@ -76,6 +75,8 @@ class Box:
         Raises:
             DataError: names the range found, the box, how many examples leave it, and the usual causes.
         """
+        if self._obviously_inside(x):
+            return
         outside = ~self.contains(x)
         if not bool(outside.any()):
             return
@@ -91,14 +92,19 @@ class Box:
             if float(bad.max()) > 2:
                 hint = " Values up to 255 suggest unscaled images: divide by 255 (uint8 files are scaled for you)."
             elif float(bad.min()) < 0:
-                hint = (
-                    " Negative values suggest normalised images: pass raw images and give --mean and --std."
-                )
+                hint = " Negative values suggest normalised images: pass raw images and give --mean and --std."
         raise DataError(
             f"{what} leaves the box [{self.lower}, {self.upper}] in {count} example(s) (first: position {first}); "
             f"range found: {float(bad.min()):.6g} to {float(bad.max()):.6g}.{hint} "
             "Otherwise give the box that the data really has."
         )
+
+    def _obviously_inside(self, x: Tensor) -> bool:
+        """Decide the common case in one pass: two numbers as bounds, every value between them, no NaN."""
+        if isinstance(self.lower, Tensor) or isinstance(self.upper, Tensor) or not x.numel():
+            return not x.numel()
+        least, most = (float(extreme) for extreme in x.aminmax())
+        return self.lower <= least and most <= self.upper
 
     @staticmethod
     def _as_double(bound: Bound) -> Tensor:
@@ -107,13 +113,11 @@ class Box:
     @staticmethod
     def _fitted(bound: Bound, x: Tensor) -> Tensor:
         wide = torch.as_tensor(bound).to(device=x.device, dtype=torch.float64)
-        try:
-            torch.broadcast_shapes(wide.shape, x.shape[1:])
-        except RuntimeError:
+        if not fits(tuple(wide.shape), tuple(x.shape[1:])):
             raise UsageError(
                 f"a box bound of shape {tuple(wide.shape)} does not fit examples of shape {tuple(x.shape[1:])}: "
                 "give a number, or a tensor that broadcasts against one example (per channel: [C, 1, 1])."
-            ) from None
+            )
         return wide
 
     def __repr__(self) -> str:
@@ -122,7 +126,5 @@ class Box:
 
 def _brief(bound: Bound) -> str:
     if isinstance(bound, Tensor) and bound.numel() > 1:
-        return (
-            f"<{'×'.join(map(str, bound.shape))} from {float(bound.min()):.6g} to {float(bound.max()):.6g}>"
-        )
+        return f"<{'×'.join(map(str, bound.shape))} from {float(bound.min()):.6g} to {float(bound.max()):.6g}>"
     return f"{float(bound):.6g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -97,10 +98,22 @@ class Catalogue(Generic[T]):
         entry = self.entry(name)
         for key in arguments:
             if key not in entry.parameters:
-                raise unknown(
-                    f"parameter of {name}", key, entry.parameters, f"The whole call is {entry.signature}."
-                )
+                raise unknown(f"parameter of {name}", key, entry.parameters, f"The whole call is {entry.signature}.")
         return entry.factory(**arguments)
+
+
+def call_text(name: str, factory: Callable[..., T], remember: Callable[[T, str], T]) -> Callable[..., T]:
+    """Return `factory` so that what it makes remembers the full call: `pgd(steps=20, step=None, restarts=1)`."""
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def remembering(*args: Any, **kwargs: Any) -> T:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        inner = ", ".join(f"{key}={value!r}" for key, value in bound.arguments.items())
+        return remember(factory(*args, **kwargs), f"{name}({inner})")
+
+    return remembering
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
@@ -132,9 +145,7 @@ def parse_number(text: str) -> float:
         value = _literal(ast.parse(text.strip(), mode="eval").body)
         return float(value)
     except (SyntaxError, ValueError, TypeError):
-        raise UsageError(
-            f"{text!r} is not a number: write one such as 0.1, or a fraction such as 8/255."
-        ) from None
+        raise UsageError(f"{text!r} is not a number: write one such as 0.1, or a fraction such as 8/255.") from None
 
 
 def _literal(node: ast.expr) -> Any:

@@ -51,6 +51,4 @@ def unknown(kind: str, received: str, allowed: Iterable[str], remedy: str = "") 
     names = sorted(allowed)
     near = difflib.get_close_matches(received, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
-    return UsageError(
-        f"unknown {kind} {received!r}{hint} Known: {', '.join(names)}.{' ' + remedy if remedy else ''}"
-    )
+    return UsageError(f"unknown {kind} {received!r}{hint} Known: {', '.join(names)}.{' ' + remedy if remedy else ''}")

@@ -14,9 +14,7 @@ from steepest.budgets.masked import Masked
 from steepest.budgets.weighted import Weighted
 
 BUDGETS: Catalogue[Budget] = Catalogue("budget")
-BUDGETS.add("linf", text="linf:8/255", unit="largest change of any value", source="Goodfellow et al. 2015")(
-    Linf
-)
+BUDGETS.add("linf", text="linf:8/255", unit="largest change of any value", source="Goodfellow et al. 2015")(Linf)
 BUDGETS.add("l2", text="l2:0.5", unit="Euclidean length of the change", source="Szegedy et al. 2014")(L2)
 BUDGETS.add("l1", text="l1:12", unit="sum of all changes", source="Croce & Hein 2021")(L1)
 BUDGETS.add(
@@ -25,9 +23,9 @@ BUDGETS.add(
     unit="change over the feature's weight",
     source="this project",
 )(Weighted)
-BUDGETS.add(
-    "masked", text="any of them with --mask m.npy", unit="that of the inner budget", source="this project"
-)(Masked)
+BUDGETS.add("masked", text="any of them with --mask m.npy", unit="that of the inner budget", source="this project")(
+    Masked
+)
 
 
 def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | None = None) -> list[Budget]:
@@ -50,15 +48,20 @@ def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | Non
             "budget 'masked' is not written alone: give the inner budget and --mask, e.g. linf:8/255 --mask m.npy."
         )
     if not colon or not numbers.strip():
-        raise UsageError(
-            f"budget {text!r} has no size: write it after a colon in data units, e.g. {name}:8/255."
-        )
+        raise UsageError(f"budget {text!r} has no size: write it after a colon in data units, e.g. {name}:8/255.")
     if (weights is None) == (factory is Weighted):
         raise UsageError(
-            f"budget {text!r} and --weights do not go together: 'weighted' needs a file of weights, the others take none."
+            f"budget {text!r} and --weights do not go together: 'weighted' needs a file of weights, "
+            "the others take none."
         )
     sizes = sorted({parse_number(part) for part in numbers.split(",")})
-    found: list[Budget] = [
-        Weighted(size, weights) if weights is not None else factory(size) for size in sizes
-    ]
-    return [Masked(budget, mask) for budget in found] if mask is not None else found
+    found: list[Budget] = [Weighted(size, weights) if weights is not None else factory(size) for size in sizes]
+    return found if mask is None else [Masked(budget, mask) for budget in found]
+
+
+def unit_of(budget: Budget) -> str:
+    """Return in words what ε bounds, e.g. "largest change of any value"; for user sets the name of their type."""
+    while isinstance(budget, Masked):
+        budget = budget.inner
+    name = type(budget).__name__
+    return BUDGETS.entry(name.lower()).facts["unit"] if name.lower() in BUDGETS.names() else name

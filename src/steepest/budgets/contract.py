@@ -19,10 +19,17 @@ class Budget(Protocol):
     the set with the coordinate box low ≤ δ ≤ high; answers are exact for the cut set, not clipped afterwards.
     """
 
-    epsilon: float | Tensor
-    convex: bool
-    separable: bool
-    """Whether B is its own hull, a product of intervals: then the bounds alone say everything."""
+    @property
+    def epsilon(self) -> float | Tensor:
+        """ε in data units: a number, one per example, or (where the set allows it) one per feature."""
+
+    @property
+    def convex(self) -> bool:
+        """Whether B is convex: then `project` is non-expansive and the Frank-Wolfe gap bounds what is missing."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether B is its own hull, a product of intervals: then the bounds alone say everything."""
 
     def fitted(self, shape: tuple[int, ...]) -> Self:
         """Return the budget for inputs of `shape` [N, *features], every ε resolved to that rank.

@@ -60,9 +60,7 @@ def resolved(epsilon: Epsilon, shape: tuple[int, ...], name: str) -> Epsilon:
 
 def rows(epsilon: Epsilon, index: Tensor) -> Epsilon:
     """Return a resolved ε for the examples that `index` selects."""
-    return (
-        epsilon[index.to(epsilon.device)] if isinstance(epsilon, Tensor) and epsilon.shape[0] > 1 else epsilon
-    )
+    return epsilon[index.to(epsilon.device)] if isinstance(epsilon, Tensor) and epsilon.shape[0] > 1 else epsilon
 
 
 def per_example(epsilon: Epsilon, like: Tensor, name: str) -> Tensor:
@@ -107,10 +105,13 @@ def ratio(size: Tensor, epsilon: Tensor) -> Tensor:
     return torch.where(size > epsilon, torch.maximum(plain, above), plain)
 
 
+def largest(epsilon: Epsilon) -> float:
+    """Return the largest entry of ε, for axes and labels."""
+    return float(torch.as_tensor(epsilon, dtype=torch.float64).max())
+
+
 def text(epsilon: Epsilon) -> str:
     """Return ε for a label: the number, or the shape and range of a tensor."""
     if not isinstance(epsilon, Tensor):
         return f"{epsilon:.6g}"
-    return (
-        f"<{'×'.join(map(str, epsilon.shape))} from {float(epsilon.min()):.6g} to {float(epsilon.max()):.6g}>"
-    )
+    return f"<{'×'.join(map(str, epsilon.shape))} from {float(epsilon.min()):.6g} to {float(epsilon.max()):.6g}>"

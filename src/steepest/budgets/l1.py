@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ class L1:
     """
 
     epsilon: float | Tensor
-    convex = True
-    separable = False
+    convex: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "L1"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -36,8 +36,8 @@ class L2:
     """
 
     epsilon: float | Tensor
-    convex = True
-    separable = False
+    convex: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "L2"))
@@ -87,7 +87,7 @@ class L2:
             normal[:, :size] *= low != high
             normal[:, :size] = _folded(normal[:, :size], low, high)
         radius = eps.per_example(self.epsilon, like, "L2")[:, None]
-        sphere = normal * (radius / normal.norm(dim=1, keepdim=True))
+        sphere = normal * (radius / torch.linalg.vector_norm(normal, dim=1, keepdim=True))
         draw = sphere[:, :size]
         if limits is not None:
             clipped = draw.clamp(low, high)
@@ -98,7 +98,7 @@ class L2:
 
     def norm(self, delta: Tensor) -> Tensor:
         """Return ‖δ‖₂."""
-        return torch.linalg.vector_norm(flat(delta).double(), dim=1)
+        return flat(delta).double().square().sum(1).sqrt()
 
     def gauge(self, delta: Tensor) -> Tensor:
         """Return ‖δ‖₂/ε."""

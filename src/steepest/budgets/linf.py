@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 from torch import Tensor
 
@@ -34,8 +34,8 @@ class Linf:
     """
 
     epsilon: float | Tensor
-    convex = True
-    separable = True
+    convex: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "Linf"))

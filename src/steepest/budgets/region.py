@@ -99,7 +99,7 @@ class Region:
         return self._point(self._ball.project(point.double() - self.x.double(), self.limits()))
 
     def ascend(self, point: Tensor, g: Tensor, size: Tensor | float) -> Tensor:
-        """Return the projection of point + size · (a step of gauge 1 along g); `size` is a number or one per example."""
+        """Return the projection of point + size · (a step of gauge 1 along g); `size` may be one per example [N]."""
         room = None
         if not self.budget.separable:
             lower, upper = self.box.bounds(self.x)
@@ -139,7 +139,6 @@ class Region:
     def _point(self, delta: Tensor) -> Tensor:
         point = towards(self.x, delta)
         lower, upper = (
-            inside(side, point, upper=above)
-            for side, above in zip(self.box.bounds(self.x), (False, True), strict=True)
+            inside(side, point, upper=above) for side, above in zip(self.box.bounds(self.x), (False, True), strict=True)
         )
         return torch.clamp(point, lower, upper)

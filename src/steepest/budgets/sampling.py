@@ -19,7 +19,10 @@ from steepest.basis.streams import Stream
 from steepest.budgets.contract import Limits
 
 Exchange = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(a, b, u [2, N, pairs]) → new (a, b), symmetric under reversal and keeping what the pair holds."""
+"""(a, b, u) → new (a, b), each [N, pairs], u uniform: symmetric under reversal, keeps what the pair holds."""
+
+_SWEEPS = 32
+"""Enough in two and three dimensions, where most moves are refused, and beyond log d for any image."""
 
 
 def uniform_in_ball(
@@ -47,16 +50,15 @@ def uniform_in_ball(
 
 def _walk(state: Tensor, low: Tensor, high: Tensor, exchange: Exchange, stream: Stream, step: int) -> Tensor:
     width = state.shape[1]
-    for sweep in range(16 + 4 * math.ceil(math.log2(width + 1))):
+    for sweep in range(_SWEEPS):
         # The pairing is shared by all rows: it depends on (step, sweep) alone, so batchmates do not matter.
         shuffle = Stream.of(step, torch.full((1,), sweep, device=state.device))
         order = shuffle.uniform(0, (width,))[0].argsort()
         half = width // 2
         i, j = order[:half], order[half : 2 * half]
-        chance = stream.split(sweep + 1).uniform(step, (2, half)).movedim(1, 0)
+        chance = stream.split(sweep + 1).uniform(step, (half,))
         a, b = exchange(state[:, i], state[:, j], chance)
         allowed = (a >= low[:, i]) & (a <= high[:, i]) & (b >= low[:, j]) & (b <= high[:, j])
-        state = state.clone()
         state[:, i] = torch.where(allowed, a, state[:, i])
         state[:, j] = torch.where(allowed, b, state[:, j])
     return state
@@ -64,14 +66,14 @@ def _walk(state: Tensor, low: Tensor, high: Tensor, exchange: Exchange, stream: 
 
 def rotate(a: Tensor, b: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
     """Turn (a, b) to a uniform angle: a² + b² is kept."""
-    radius, angle = torch.hypot(a, b), 2 * math.pi * chance[0]
+    radius, angle = torch.hypot(a, b), 2 * math.pi * chance
     return radius * angle.cos(), radius * angle.sin()
 
 
 def split(a: Tensor, b: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
     """Divide |a| + |b| uniformly, with random signs: the sum of magnitudes is kept."""
-    total, share = a.abs() + b.abs(), chance[0]
-    signs = (chance[1] * 4).floor()
+    total, signs = a.abs() + b.abs(), (chance * 4).floor()
+    share = chance * 4 - signs
     return (
         total * share * torch.where(signs % 2 == 0, 1.0, -1.0),
         total * (1 - share) * torch.where(signs < 2, 1.0, -1.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ class Weighted:
     epsilon: float | Tensor
     up: Tensor
     down: Tensor | None = None
-    convex = True
-    separable = True
+    convex: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "Weighted"))

@@ -71,8 +71,11 @@ class Evaluation:
 
     def rows(self, index: Tensor) -> Self:
         """Return the evaluation of the examples that `index` selects."""
-        kept = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: t if t is None else t[index] for name, t in kept.items()})
+        kept: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            kept[field.name] = None if tensor is None else tensor[index]
+        return replace(self, **kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,11 @@ class Model:
     """
 
     def __init__(
-        self, network: Network, box: Box | tuple[Bound, Bound] | None = (0.0, 1.0), *, facts: Facts | None = None
+        self,
+        network: Network,
+        box: Box | tuple[Bound, Bound] | None = (0.0, 1.0),
+        *,
+        facts: Facts | None = None,
     ) -> None:
         self.network = network
         self.box = Box.of(box)
@@ -80,7 +84,9 @@ class Model:
     def evaluate(
         self, x: Tensor, y: Labels, objective: Objective, goal: Goal | None = None, need: Need = Need.VALUE
     ) -> Evaluation:
-        """Ask the network once: one forward, and one backward if a gradient is needed; `goal` defaults to the objective's.
+        """Ask the network once: one forward, and one backward if a gradient is needed.
+
+        `goal` is the objective's own if left out.
 
         Raises:
             ModelError: no gradient reaches the input (the network detaches it or runs under no_grad).
@@ -118,7 +124,12 @@ class Model:
 
     @staticmethod
     def _judged(
-        point: Tensor, outputs: Tensor, y: Labels, objective: Objective, goal: Goal, gradient: Tensor | None = None
+        point: Tensor,
+        outputs: Tensor,
+        y: Labels,
+        objective: Objective,
+        goal: Goal,
+        gradient: Tensor | None = None,
     ) -> Evaluation:
         finite = torch.isfinite(outputs).all(1)
         value = objective.value(outputs, y).masked_fill(~finite, torch.nan)

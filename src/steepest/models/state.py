@@ -23,7 +23,10 @@ def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[Non
             return
         modes = [(part, part.training) for part in module.modules()]
         wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-        buffers = [(owner, name, buffer, None if buffer is None else buffer.clone()) for owner, name, buffer in _buffers(module)]
+        buffers = [
+            (owner, name, buffer, None if buffer is None else buffer.clone())
+            for owner, name, buffer in _buffers(module)
+        ]
         try:
             for parameter, _ in wanted:
                 parameter.requires_grad_(False)
@@ -48,7 +51,7 @@ def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor |
 
 @contextmanager
 def _random_states(seed: int | None) -> Iterator[None]:
-    cuda = torch.cuda.is_initialized()
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     saved = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 — the user's global state
     saved_cuda = torch.cuda.get_rng_state_all() if cuda else []
     try:

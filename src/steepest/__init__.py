@@ -1,0 +1,94 @@
+"""Worst-case inputs of any differentiable model, and how far that answer can be believed.
+
+>>> import torch, steepest as st
+>>> net = torch.nn.Linear(4, 3).eval()
+>>> x, y = torch.rand(8, 4), torch.zeros(8, dtype=torch.int64)
+>>> x_adv = st.fgsm(st.Model(net, box=(0, 1)), x, y, st.Linf(8 / 255))
+>>> bool(((x_adv.double() - x.double()).abs() <= 8 / 255).all())
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steepest.attacks import recipes as recipes
+    from steepest.attacks.api import attack as attack
+    from steepest.attacks.api import fgsm as fgsm
+    from steepest.attacks.contract import AttackResult as AttackResult
+    from steepest.attacks.contract import Status as Status
+    from steepest.attacks.curve import Curve as Curve
+    from steepest.attacks.curve import curve as curve
+    from steepest.attacks.worst_case import worst_case as worst_case
+    from steepest.audit.api import AuditRun as AuditRun
+    from steepest.audit.api import audit as audit
+    from steepest.basis.box import Box as Box
+    from steepest.basis.errors import ContractError as ContractError
+    from steepest.basis.errors import DataError as DataError
+    from steepest.basis.errors import IncompleteError as IncompleteError
+    from steepest.basis.errors import ModelError as ModelError
+    from steepest.basis.errors import SteepestError as SteepestError
+    from steepest.basis.errors import UsageError as UsageError
+    from steepest.budgets.l1 import L1 as L1
+    from steepest.budgets.l2 import L2 as L2
+    from steepest.budgets.linf import Linf as Linf
+    from steepest.budgets.masked import Masked as Masked
+    from steepest.budgets.region import Region as Region
+    from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.models.loading import load as load
+    from steepest.models.model import Model as Model
+    from steepest.models.objectives import Targeted as Targeted
+    from steepest.report.run import report as report
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "recipes": "attacks.recipes:",
+    "attack": "attacks.api",
+    "fgsm": "attacks.api",
+    "AttackResult": "attacks.contract",
+    "Status": "attacks.contract",
+    "Curve": "attacks.curve",
+    "curve": "attacks.curve",
+    "worst_case": "attacks.worst_case",
+    "AuditRun": "audit.api",
+    "audit": "audit.api",
+    "Box": "basis.box",
+    "ContractError": "basis.errors",
+    "DataError": "basis.errors",
+    "IncompleteError": "basis.errors",
+    "ModelError": "basis.errors",
+    "SteepestError": "basis.errors",
+    "UsageError": "basis.errors",
+    "L1": "budgets.l1",
+    "L2": "budgets.l2",
+    "Linf": "budgets.linf",
+    "Masked": "budgets.masked",
+    "Region": "budgets.region",
+    "Weighted": "budgets.weighted",
+    "load": "models.loading",
+    "Model": "models.model",
+    "Targeted": "models.objectives",
+    "report": "report.run",
+}
+"""Where each public name lives; a colon at the end says that the module itself is meant."""
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import steepest` does not pay for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'steepest' has no attribute {name!r}; it has {', '.join(__all__)}")
+    home = _HOMES[name]
+    module = importlib.import_module(f"steepest.{home.rstrip(':')}")
+    found = module if home.endswith(":") else getattr(module, name)
+    # `steepest.audit` and `steepest.report` are packages too: the function takes the name once and for all.
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

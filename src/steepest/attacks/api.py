@@ -1,0 +1,132 @@
+"""Attack in one call."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from steepest.attacks.contract import AttackResult, Problem
+from steepest.attacks.recipes import ATTACKS, Recipe
+from steepest.basis.errors import DataError, UsageError
+from steepest.basis.streams import Stream
+from steepest.budgets.contract import Budget
+from steepest.budgets.region import Region
+from steepest.models.contract import Goal, Labels, Need, Objective
+from steepest.models.model import Model, Network
+from steepest.models.objectives import Function, objective_of
+
+ObjectiveChoice = str | Objective | Function
+
+
+def attack(
+    recipe: str | Recipe,
+    model: Model | Network,
+    x: Tensor,
+    y: Labels,
+    budget: Budget,
+    *,
+    objective: ObjectiveChoice = "scaled-ce",
+    goal: Goal | None = None,
+    seed: int = 0,
+    ids: Tensor | None = None,
+    drop_solved: bool = True,
+) -> AttackResult:
+    """Search, for every example, the worst input that the budget allows, by the rule of one recipe.
+
+    Every returned point is feasible exactly. Examples that the model already gets wrong count as won at x.
+
+    Args:
+        recipe: a catalogued name with arguments ("pgd(steps=20)"), or a recipe from `st.recipes`.
+        model: a `Model`; a bare module is taken with the box [0, 1].
+        x: [N, *features], inside the model's box, float.
+        y: true labels, int64 [N] (or whatever the objective understands).
+        budget: what may change.
+        objective: what is ascended and what ranks points: a name, an object, or a function (outputs, y) → [N].
+        goal: when an example counts as won; the objective's own goal if left out.
+        seed: of the random streams; the same seed gives the same points.
+        ids: int64 [N], names of the examples for the random streams; 0 … N − 1 if left out.
+        drop_solved: stop at the first success; False goes on to the largest value within the steps.
+
+    Raises:
+        UsageError: unknown recipe or objective, or a budget that does not fit.
+        DataError: x leaves the box or is not finite; labels do not fit.
+        ModelError: the model does not answer [N, K], or gives no gradient.
+
+    >>> f = Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
+    >>> from steepest.budgets.linf import Linf
+    >>> attack("fgsm", f, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), Linf(0.1)).won
+    tensor([True])
+    """
+    made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
+    problem = pose(model, x, y, budget, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
+    return made.run(problem, seed)
+
+
+def fgsm(
+    model: Model | Network, x: Tensor, y: Labels, budget: Budget, *, objective: ObjectiveChoice = "scaled-ce"
+) -> Tensor:
+    """Return the point of the Fast Gradient Sign Method, x + extreme(∇ₓ), for any budget and objective.
+
+    It is the exact maximiser of the linearised objective over the budget and the box: one forward, one backward.
+    The point is returned whatever the model says of it; `attack("fgsm", ...)` also judges it and keeps the better
+    of x and the point.
+
+    Args, raises: as `attack`. A gradient that is zero or not finite leaves x unchanged and warns.
+
+    Source: Goodfellow, Shlens & Szegedy 2015 (L∞, without the box).
+
+    >>> f = Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
+    >>> from steepest.budgets.linf import Linf
+    >>> fgsm(f, torch.tensor([[0.5, 0.05]]), torch.tensor([0]), Linf(0.1))
+    tensor([[0.4000, 0.0000]])
+    """
+    problem = pose(model, x, y, budget, objective=objective)
+    found = problem.model.evaluate(problem.region.x, y, problem.objective, problem.goal, Need.GRADIENT)
+    assert found.gradient is not None
+    assert found.size is not None
+    lost, flat = int((~found.finite).sum()), int(((found.size == 0) & found.finite).sum())
+    if lost or flat:
+        warnings.warn(
+            f"fgsm: of {x.shape[0]} examples {lost} have an output or gradient that is not finite and {flat} a "
+            "gradient of exactly zero; they stay at x, which says nothing about robustness. `attack` reports them "
+            "as a status; for flat gradients try objective='margin' or 'scaled-ce'.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return problem.region.extreme(found.gradient)
+
+
+def pose(
+    model: Model | Network,
+    x: Tensor,
+    y: Labels,
+    budget: Budget,
+    *,
+    objective: ObjectiveChoice = "scaled-ce",
+    goal: Goal | None = None,
+    seed: int = 0,
+    ids: Tensor | None = None,
+    drop_solved: bool = True,
+) -> Problem:
+    """Check what was asked and bundle it into the `Problem` that searches are given; raises as `attack`."""
+    handle = model if isinstance(model, Model) else Model(model)
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+        form = f"type {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise DataError(f"x is of {form}; give a float tensor [N, *features] in the box (images: x.float() / 255).")
+    if x.ndim < 1 or (ids is not None and ids.shape != x.shape[:1]):
+        raise UsageError(f"x has shape {tuple(x.shape)}, ids {None if ids is None else tuple(ids.shape)}: give [N, …].")
+    if isinstance(y, Tensor) and y.shape[:1] != x.shape[:1]:
+        raise DataError(f"{x.shape[0]} examples but {tuple(y.shape)} labels: give one label per example, shape [N].")
+    handle.box.require(x, "x")
+    chosen = objective_of(objective)
+    return Problem(
+        model=handle,
+        objective=chosen,
+        goal=goal or chosen.goal,
+        region=Region(budget, handle.box, x),
+        y=y,
+        stream=Stream.of(seed, torch.arange(x.shape[0], device=x.device) if ids is None else ids.to(x.device)),
+        drop_solved=drop_solved,
+    )

@@ -1,0 +1,65 @@
+"""Searches that follow the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from steepest.attacks.contract import Problem, State
+from steepest.basis.tensors import expand
+from steepest.models.contract import Evaluation, Need
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go at once to the point of the region that the gradient recommends: x + extreme(∇), exact for a linear model."""
+
+    steps: ClassVar[int] = 1
+    need: ClassVar[Need] = Need.GRADIENT
+
+    def init(self, problem: Problem, point: Tensor) -> State:
+        """See `Search.init`: nothing to remember."""
+        return {}
+
+    def step(self, problem: Problem, evaluation: Evaluation, state: State) -> tuple[Tensor, State]:
+        """See `Search.step`."""
+        assert evaluation.gradient is not None
+        return problem.region.extreme(evaluation.gradient), state
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GradientAscent:
+    """Step along the gradient in the geometry of the budget, then project: x ← P(x + size · ascend(v)).
+
+    v is the gradient, or with momentum μ > 0 the sum v ← μ·v + ∇/mean|∇| (Dong et al. 2018).
+
+    Args:
+        steps: how many gradients are taken.
+        size: of one step, as a fraction of the budget.
+        momentum: μ ≥ 0.
+    """
+
+    steps: int
+    size: float
+    momentum: float = 0.0
+    need: ClassVar[Need] = Need.GRADIENT
+
+    def init(self, problem: Problem, point: Tensor) -> State:
+        """See `Search.init`: the velocity, if there is momentum."""
+        return {"velocity": point.new_zeros(point.shape)} if self.momentum else {}
+
+    def step(self, problem: Problem, evaluation: Evaluation, state: State) -> tuple[Tensor, State]:
+        """See `Search.step`."""
+        direction = evaluation.gradient
+        assert direction is not None
+        if self.momentum:
+            mean = expand(direction.abs().flatten(1).mean(1), direction)
+            # A zero gradient adds nothing; dividing by its mean would turn the velocity into NaN for good.
+            unit = direction / mean.masked_fill(mean == 0, 1)
+            direction = self.momentum * state["velocity"] + unit
+            state = {"velocity": direction}
+        return problem.region.ascend(evaluation.point, direction, self.size), state

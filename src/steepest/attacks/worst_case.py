@@ -1,0 +1,79 @@
+"""Beyond classifiers: the worst input of any differentiable function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from steepest.attacks.api import pose
+from steepest.attacks.contract import AttackResult
+from steepest.attacks.recipes import ATTACKS, Recipe, fgsm
+from steepest.basis.box import Bound, Box
+from steepest.basis.errors import ModelError
+from steepest.budgets.contract import Budget
+from steepest.models.model import Model
+from steepest.models.objectives import output_itself
+
+
+def worst_case(
+    fn: Callable[[Tensor], Tensor],
+    x: Tensor,
+    budget: Budget,
+    *,
+    box: Box | tuple[Bound, Bound] | None = None,
+    recipe: str | Recipe = "pgd(steps=50)",
+    seed: int = 0,
+) -> AttackResult:
+    """Return the largest value of `fn` that was found within the budget around x, and the input that causes it.
+
+    One FGSM step is tried first: it is exact where fn is linear. Then `recipe` searches from random starts, which
+    also helps where the gradient vanishes at x (a squared deviation from fn(x) does). Ask for −fn too if both
+    signs matter. Nothing is ever "won", so all steps are taken.
+
+    Args:
+        fn: differentiable, [N, *features] → [N], rows independent.
+        x: the nominal inputs.
+        budget: what may change.
+        box: limits of the inputs themselves; None for no limits.
+        recipe: the search after FGSM.
+        seed: of its random starts.
+
+    Returns:
+        `AttackResult`: `value` [N] and `point`; status ZERO_GRADIENT or NONFINITE as everywhere.
+
+    Raises:
+        ModelError: fn does not return one number per example.
+
+    >>> from steepest.budgets.linf import Linf
+    >>> a = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+    >>> worst_case(lambda x: x @ a, torch.zeros(1, 3, dtype=torch.float64), Linf(0.5)).value
+    tensor([3.], dtype=torch.float64)
+    """
+
+    def outputs(points: Tensor) -> Tensor:
+        value = fn(points)
+        if not isinstance(value, Tensor) or value.shape != points.shape[:1]:
+            form = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ModelError(f"fn returned {form} for {points.shape[0]} inputs; it must return one number each, [N].")
+        return value[:, None]
+
+    problem = pose(Model(outputs, box), x, None, budget, objective=output_itself(), seed=seed, drop_solved=False)
+    first = fgsm().run(problem, seed)
+    made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
+    second = made.run(problem, seed)
+    better = (second.value > first.value) | first.value.isnan()
+    pick = better.reshape(-1, *[1] * (x.ndim - 1))
+    return replace(
+        second,
+        point=torch.where(pick, second.point, first.point),
+        value=torch.where(better, second.value, first.value),
+        gauge=torch.where(better, second.gauge, first.gauge),
+        outputs=torch.where(better[:, None], second.outputs, first.outputs),
+        forwards=first.forwards + second.forwards,
+        backwards=first.backwards + second.backwards,
+        status=torch.where(better, second.status, first.status),
+        recipe=f"{first.recipe} then {second.recipe}",
+    )

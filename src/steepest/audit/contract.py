@@ -1,0 +1,115 @@
+"""The plan of an audit, the row of an example, the ledger of a stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+RECORD = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), False),
+        pa.field("label", pa.int64(), False),
+        pa.field("pixel_hash", pa.string(), False),
+        pa.field("clean_prediction", pa.int64(), False),
+        pa.field("clean_margin", pa.float64()),
+        pa.field("broken", pa.bool_(), False),
+        pa.field("broken_by", pa.string()),
+        pa.field("adversarial_prediction", pa.int64(), False),
+        pa.field("radius", pa.float64()),
+        pa.field("gauge", pa.float64(), False),
+        pa.field("margin", pa.float64()),
+        pa.field("forwards", pa.int64(), False),
+        pa.field("backwards", pa.int64(), False),
+        pa.field("status", pa.string(), False),
+        pa.field("seed", pa.int64(), False),
+        pa.field("fgsm_broken", pa.list_(pa.bool_()), False),
+        pa.field("unconfirmed", pa.int64(), False),
+    ]
+)
+"""One row per example. `broken_by` is "clean" where the model is wrong at x, the stage's name where an attack
+succeeded, null where none did. `radius` is the size in data units of the smallest success at any ε tried, null if
+none. `gauge`, `margin` and `adversarial_prediction` belong to the worst point inside the largest ε. `fgsm_broken`
+has one entry per factor of the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
+
+BLIND = ("zero_gradient", "nonfinite")
+"""The statuses of examples that could not be attacked as they should have been."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that decides the records of a run; two runs with equal plans have equal records.
+
+    Attributes:
+        model, data: sha256 of what is attacked and of the examples.
+        input: how the model is used: box, normalisation, precision, device, output form.
+        ids_hash: sha256 of the selected example ids.
+        budgets: in rising order of ε, as text with a hash of every tensor.
+        attacks: catalogue calls with all arguments, in order.
+        factors: of the FGSM curve, in units of the largest budget.
+        target: class index of a targeted audit, or None.
+        batch_size, threads: measured once; part of the plan because kernels differ by batch size.
+    """
+
+    model: str
+    data: str
+    input: str
+    ids_hash: str
+    count: int
+    budgets: tuple[str, ...]
+    objective: str
+    preset: str
+    attacks: tuple[str, ...]
+    factors: tuple[float, ...]
+    target: int | None
+    seed: int
+    save: bool
+    version: str
+    batch_size: int = 0
+    threads: int = 0
+
+    def digest(self) -> str:
+        """Return the sha256 of the plan."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Return "name: other → mine" for each field that was asked for differently; measured ones do not count."""
+        found = []
+        for field in fields(self):
+            mine, theirs = _plain(getattr(self, field.name)), _plain(other.get(field.name))
+            if field.name not in ("batch_size", "threads") and mine != theirs:
+                found.append(f"{field.name}: {_short(theirs)} → {_short(mine)}")
+        return found
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """The ledger of one stage, added up over shards.
+
+    Attributes:
+        entered, broken: examples that came in, and those that it broke.
+        forwards, backwards: passes over examples.
+        seconds: wall time.
+    """
+
+    name: str
+    epsilon: float
+    entered: int = 0
+    broken: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…{text[-12:]}"

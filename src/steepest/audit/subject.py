@@ -1,0 +1,140 @@
+"""What is audited: the model fitted to the data, in its own precision and on its device, checked on real examples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steepest.audit.data import Source, preview
+from steepest.audit.statistics import looks_like_chance
+from steepest.basis.errors import DataError, UsageError
+from steepest.models.inspection import fingerprint, inspected
+from steepest.models.loading import fitted_to
+from steepest.models.model import Model, Network
+
+PREVIEW = 256
+"""How many examples are looked at before a run begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model and the examples it is audited on.
+
+    Attributes:
+        ids: of the chosen examples, rising.
+        dtype, device: in which the model is asked; its parameters' own, unless a device was given.
+        notes: what a reader should know before the numbers.
+        first: some examples, spread over the choice, and their labels.
+    """
+
+    model: Model
+    source: Source
+    ids: Tensor
+    dtype: torch.dtype
+    device: torch.device
+    notes: tuple[str, ...]
+    first: tuple[Tensor, Tensor]
+
+    def batch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (x, y) of the examples `ids`, checked to lie in the box.
+
+        Raises:
+            DataError: an example leaves the box or is not finite.
+        """
+        x = self.source.fetch(ids)
+        self.model.box.require(x, f"the data (examples {int(ids[0])} to {int(ids[-1])})")
+        return x.to(self.device, self.dtype), self.source.labels[ids].to(self.device)
+
+    def usage(self) -> str:
+        """Return, as one text, how the model is used: whatever changes its answers besides its weights."""
+        normalisation = getattr(self.model.network, "normalisation", None)
+        return json.dumps(
+            {
+                "box": repr(self.model.box),
+                "normalisation": repr(normalisation),
+                "shape": list(self.source.shape),
+                "precision": str(self.dtype),
+                "device": self.device.type,
+                "outputs": self.model.facts.outputs,
+                "class_names": list(self.source.class_names or ()),
+            },
+            sort_keys=True,
+        )
+
+
+def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | None, *, allow_chance: bool) -> Subject:
+    """Fit the model to the data, look at both, and refuse what would make every later number meaningless.
+
+    Raises:
+        DataError: shapes, box or labels do not fit; the clean accuracy is what guessing gives.
+        UsageError: the device does not exist.
+    """
+    handle = fitted_to(model if isinstance(model, Model) else Model(model), source.shape)
+    if not handle.facts.sha256:
+        handle = handle.with_facts(sha256=fingerprint(handle.network))
+    dtype, place = _precision(handle.network, device)
+    spread = ids[torch.linspace(0, len(ids) - 1, min(len(ids), PREVIEW)).round().long()]
+    subject = Subject(model=handle, source=source, ids=ids, dtype=dtype, device=place, notes=(), first=(spread, spread))
+    x, y = subject.batch(spread)
+    handle = inspected(handle, x[:32])
+    classes = handle.facts.classes or handle.logits(x[:1]).shape[1]
+    handle = handle.with_facts(classes=classes)
+    _require_labels(source.labels[ids], classes)
+    notes = (*handle.facts.notes, *source.notes, *_about(source, ids, dtype))
+    correct = int((handle.logits(x).argmax(1) == y).sum())
+    if looks_like_chance(correct, len(y), classes):
+        chance = (
+            f"clean accuracy is {correct} of {len(y)} examples looked at, which is what guessing among {classes} "
+            "classes gives"
+        )
+        if not allow_chance:
+            raise DataError(f"{chance}. {_CAUSES}")
+        notes = (*notes, f"{chance}.")
+    return replace(subject, model=handle, notes=notes, first=(x, y))
+
+
+_CAUSES = (
+    "Likely causes: the labels are in another order than the model's outputs (give class names in the model's "
+    "order: --labels); the normalisation is missing or doubled (--mean, --std); the layout or range of the images "
+    "differs (channels first, RGB or BGR, [0, 1]). If the model really is that bad, add --allow-chance."
+)
+
+
+def _precision(network: Network, device: str | None) -> tuple[torch.dtype, torch.device]:
+    """Move the network if a device is named, and return the precision and place of its numbers."""
+    if device is not None and isinstance(network, nn.Module):
+        try:
+            network.to(torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(f"device {device!r} cannot be used ({first}): give cpu, or leave --device out.") from None
+    tensors = [*network.parameters(), *network.buffers()] if isinstance(network, nn.Module) else []
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if floating:
+        return floating[0].dtype, floating[0].device
+    return torch.float32, torch.device(device or "cpu")
+
+
+def _require_labels(labels: Tensor, classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"labels run from {low} to {high}, but the model has {classes} classes, 0 to {classes - 1}. Check that "
+            "data and model belong together, and that labels start at 0."
+        )
+
+
+def _about(source: Source, ids: Tensor, dtype: torch.dtype) -> list[str]:
+    seen: dict[str, Any] = preview(source, ids)
+    notes = []
+    if seen["one_class"]:
+        notes.append(
+            f"all {seen['n']} examples have one label, {seen['classes'][0]}: accuracies speak of that class only"
+        )
+    if dtype not in (torch.float32, torch.float64):
+        notes.append(f"the model computes in {str(dtype).removeprefix('torch.')}: examples are rounded to it first")
+    return notes

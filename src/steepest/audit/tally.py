@@ -1,0 +1,126 @@
+"""From records to numbers: accuracies, intervals, classes, the curve. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from steepest.audit.contract import BLIND, Stage
+from steepest.audit.statistics import interval
+
+Rows = dict[str, NDArray[Any]]
+
+
+def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run as one JSON-ready dict; what was not measured is None, never 0.
+
+    An example is robust here if nothing tried broke it and its search met no number that is not finite; that is an
+    upper bound on the truth.
+    """
+    rows: Rows = {
+        name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "fgsm_broken"
+    }
+    names = manifest["data"]["class_names"]
+    robust = ~rows["broken"] & (rows["status"] != "nonfinite")
+    correct = (rows["clean_prediction"] == rows["label"]) & ~(np.equal(rows["broken_by"], "clean"))
+    count = len(robust)
+    return {
+        "n": count,
+        "classes": manifest["model"]["classes"],
+        "clean_accuracy": _share(correct),
+        "clean_interval": interval(int(correct.sum()), count),
+        "robust_accuracy": _share(robust),
+        "robust_interval": interval(int(robust.sum()), count),
+        "robust_count": int(robust.sum()),
+        "budget": manifest["plan"]["budgets"][-1],
+        "budget_unit": manifest["budget_unit"],
+        "epsilon": manifest["epsilons"][-1],
+        "preset": manifest["plan"]["preset"],
+        "objective": manifest["plan"]["objective"],
+        "target": manifest["plan"]["target"],
+        "seed": manifest["plan"]["seed"],
+        "stages": [asdict(stage) for stage in stages],
+        "per_class": _classes(rows["label"], correct, robust, names),
+        "curve": _curve(table, rows, manifest, any(stage.name == "fgsm" for stage in stages)),
+        "confusion": _confusion(rows, names, manifest["model"]["classes"]),
+        "radius": _radius(rows),
+        "status": {word: int((rows["status"] == word).sum()) for word in sorted(set(rows["status"]))},
+        "blind": int((np.isin(rows["status"], BLIND) & ~rows["broken"]).sum()),
+        "unconfirmed": int(rows["unconfirmed"].sum()),
+        "notes": manifest["notes"],
+        "run": manifest["run"],
+        "command": manifest["command"],
+    }
+
+
+def _share(flags: NDArray[Any]) -> float | None:
+    return float(flags.mean()) if flags.size else None
+
+
+def _classes(
+    labels: NDArray[Any], correct: NDArray[Any], robust: NDArray[Any], names: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    found = []
+    for label in np.unique(labels).tolist():
+        mine = labels == label
+        found.append(
+            {
+                "label": label,
+                "name": name_of(label, names),
+                "n": int(mine.sum()),
+                "clean_accuracy": _share(correct[mine]),
+                "robust_accuracy": _share(robust[mine]),
+                "robust_interval": interval(int(robust[mine].sum()), int(mine.sum())),
+            }
+        )
+    return found
+
+
+def name_of(label: int, names: Sequence[str] | None) -> str:
+    """Return the name of a class, or its number."""
+    return names[label] if names is not None and 0 <= label < len(names) else str(label)
+
+
+def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], measured: bool) -> list[dict[str, Any]]:
+    """Return {epsilon, fgsm, best} per ε: `best` counts every example without a known success of that size."""
+    largest, factors = manifest["epsilons"][-1], manifest["plan"]["factors"]
+    radius = rows["radius"].astype(float)  # None becomes NaN: no success known
+    lost = (rows["status"] == "nonfinite") & ~rows["broken"]
+    grid = sorted({factor * largest for factor in factors} | set(manifest["epsilons"]) | {0.0})
+    fgsm = {}
+    if measured and len(table):
+        broken = np.array(table["fgsm_broken"].to_pylist(), dtype=bool).reshape(len(table), len(factors))
+        fgsm = {factor * largest: float(1 - broken[:, k].mean()) for k, factor in enumerate(factors)}
+        fgsm[0.0] = float(1 - np.equal(rows["broken_by"], "clean").mean())
+    # A success is at most as large as the ε at which it was found, which was then rounded towards x.
+    return [
+        {
+            "epsilon": epsilon,
+            "fgsm": fgsm.get(epsilon),
+            "best": _share(~((radius <= epsilon * (1 + 1e-12)) | lost)),
+        }
+        for epsilon in grid
+    ]
+
+
+def _confusion(rows: Rows, names: Sequence[str] | None, classes: int) -> dict[str, Any]:
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (rows["clean_prediction"], rows["adversarial_prediction"]), 1)
+    return {"labels": [name_of(label, names) for label in range(classes)], "counts": counts.tolist()}
+
+
+def _radius(rows: Rows) -> dict[str, Any]:
+    radius = rows["radius"].astype(float)
+    found = np.sort(radius[(radius > 0) & np.isfinite(radius)])
+    quartiles = np.quantile(found, [0.25, 0.5, 0.75]).tolist() if found.size else None
+    return {
+        "found": int(found.size),
+        "median": quartiles[1] if quartiles else None,
+        "quartiles": quartiles,
+        "values": found.tolist(),
+    }

@@ -1,0 +1,294 @@
+"""Objectives: what is ascended, and what ranks points. Larger is always worse for the model.
+
+Notation: z the logits [N, K], y the label, m = z_y − max over k ≠ y of z_k the margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, cast, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from steepest.basis.catalogue import Catalogue
+from steepest.basis.errors import DataError, UsageError
+from steepest.models.contract import Goal, Objective
+from steepest.models.goals import Misclassified, Never, Predicted, classes_of
+
+Function = Callable[[Tensor, Any], Tensor]
+"""(outputs [N, K], y) → [N], larger is worse for the model."""
+
+OBJECTIVES: Catalogue[Objective] = Catalogue("objective")
+
+
+@OBJECTIVES.add("ce", ascends="−log p_y", ranks_by="itself", source="Goodfellow et al. 2015")
+@final
+@dataclass(frozen=True, slots=True)
+class CrossEntropy:
+    """Cross-entropy −log softmax(z)_y: the classical loss; in float32 it is exactly flat where m ≥ 16.64.
+
+    >>> CrossEntropy().value(torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0]))
+    tensor([0.1852])
+    """
+
+    @property
+    def goal(self) -> Goal:
+        """Misclassified."""
+        return Misclassified()
+
+    def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return cross_entropy(outputs, checked(y, outputs), reduction="none")
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return self.ascent(outputs, y)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Objective.rows`."""
+        return self
+
+
+@OBJECTIVES.add("margin", ascends="−m", ranks_by="itself", source="Carlini & Wagner 2017")
+@final
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """The negative margin max over k ≠ y of z_k, minus z_y: positive exactly where misclassified; never flat.
+
+    >>> Margin().value(torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0]))
+    tensor([-2.])
+    """
+
+    @property
+    def goal(self) -> Goal:
+        """Misclassified."""
+        return Misclassified()
+
+    def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        own = checked(y, outputs)[:, None]
+        # −∞ and not 0 hides the own class: with all other logits negative a 0 would win.
+        rival = outputs.scatter(1, own, -torch.inf).max(1).values
+        return rival - outputs.gather(1, own).squeeze(1)
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return self.ascent(outputs, y)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Objective.rows`."""
+        return self
+
+
+@OBJECTIVES.add("scaled-ce", ascends="s·CE(z/s), s = z₍₁₎ − z₍₂₎ held fixed", ranks_by="margin", source="Yu & Xu 2023")
+@final
+@dataclass(frozen=True, slots=True)
+class ScaledCrossEntropy:
+    """Cross-entropy of logits over their own top-two gap: it neither saturates nor depends on the logits' scale.
+
+    The gap s is held fixed in the derivative and floored by the smallest normal number. The ascent is s·CE(z/s):
+    the factor changes no direction and keeps the gradient of the size of the logits' own. Points are ranked by
+    the margin, because CE(z/s) is constant for K = 2 and can fall while the margin shrinks.
+
+    Source: the loss of MIFPE, Yu & Xu 2023 (CVPR); ranking by the margin is ours.
+
+    >>> g = lambda scale: ScaledCrossEntropy().ascent(scale * torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([0]))
+    >>> torch.allclose(g(1e4) / 1e4, g(1e-3) / 1e-3)
+    True
+    """
+
+    @property
+    def goal(self) -> Goal:
+        """Misclassified."""
+        return Misclassified()
+
+    def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        top = outputs.detach().topk(2, dim=1).values
+        gap = (top[:, 0] - top[:, 1]).clamp_min(torch.finfo(outputs.dtype).tiny)
+        scaled = (outputs - top[:, :1]) / gap[:, None]
+        return gap * cross_entropy(scaled, checked(y, outputs), reduction="none")
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return Margin().value(outputs, y)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Objective.rows`."""
+        return self
+
+
+@OBJECTIVES.add("dlr", ascends="−m / (z₍₁₎ − z₍₃₎)", ranks_by="itself", source="Croce & Hein 2020")
+@final
+@dataclass(frozen=True, slots=True)
+class DLR:
+    """Difference of logits ratio −m/(z₍₁₎ − z₍₃₎): invariant under scaling and shifting of the logits; needs K ≥ 3.
+
+    Raises:
+        UsageError: K < 3; the margin serves there.
+
+    >>> DLR().value(torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0]))
+    tensor([-0.6667])
+    """
+
+    @property
+    def goal(self) -> Goal:
+        """Misclassified."""
+        return Misclassified()
+
+    def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        top = _largest(outputs, 3, "dlr")
+        return Margin().ascent(outputs, y) / _floored(top[:, 0] - top[:, 2])
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return self.ascent(outputs, y)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Objective.rows`."""
+        return self
+
+
+@OBJECTIVES.add(
+    "targeted", ascends="−base at the target; for dlr −(z_y − z_t)/(z₍₁₎ − ½(z₍₃₎ + z₍₄₎))", ranks_by="base"
+)
+@final
+class Targeted:
+    """The objective of becoming class t: minus the base objective with t in the place of y.
+
+    For "dlr" it is the published targeted form −(z_y − z_t)/(z₍₁₎ − (z₍₃₎ + z₍₄₎)/2), which needs K ≥ 4.
+
+    Args:
+        base: "scaled-ce", "ce", "margin" or "dlr", or such an object.
+        target: one class for all, or one per example, int64 [N].
+
+    Raises:
+        UsageError: the base cannot be targeted; with "dlr", K < 4.
+
+    Source: Carlini & Wagner 2017; Croce & Hein 2020, equation 7.
+
+    >>> Targeted("margin", 1).value(torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0]))
+    tensor([-2.])
+    """
+
+    __slots__ = ("base", "target")
+
+    def __init__(self, base: str | Objective = "scaled-ce", target: int | Tensor = 0) -> None:
+        self.base = objective_of(base)
+        self.target = target
+        if not isinstance(self.base, CrossEntropy | Margin | ScaledCrossEntropy | DLR):
+            raise UsageError(f"Targeted: {base!r} cannot be targeted; give one of ce, margin, scaled-ce, dlr.")
+
+    def __repr__(self) -> str:
+        target = self.target if isinstance(self.target, int) else f"<{self.target.numel()} classes>"
+        return f"Targeted({self.base!r}, {target})"
+
+    @property
+    def goal(self) -> Goal:
+        """Predicted as the target."""
+        return Predicted(self.target)
+
+    def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return self._towards(outputs, y, self.base.ascent)
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return self._towards(outputs, y, self.base.value)
+
+    def rows(self, index: Tensor) -> Targeted:
+        """See `Objective.rows`."""
+        return Targeted(self.base, self.target[index]) if isinstance(self.target, Tensor) else self
+
+    def _towards(self, outputs: Tensor, y: Tensor, base: Function) -> Tensor:
+        target = checked(classes_of(self.target, outputs), outputs)
+        if not isinstance(self.base, DLR):
+            return -base(outputs, target)
+        top = _largest(outputs, 4, "targeted dlr")
+        own = outputs.gather(1, checked(y, outputs)[:, None]).squeeze(1)
+        wanted = outputs.gather(1, target[:, None]).squeeze(1)
+        return (wanted - own) / _floored(top[:, 0] - (top[:, 2] + top[:, 3]) / 2)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """A user's function (outputs [N, K], y) → [N], larger is worse for the model.
+
+    Raises:
+        UsageError: when asked: the function does not return one number per example.
+    """
+
+    function: Function
+    goal: Goal = field(default_factory=Misclassified)
+
+    def ascent(self, outputs: Tensor, y: Any) -> Tensor:
+        """See `Objective`."""
+        found = self.function(outputs, y)
+        if not isinstance(found, Tensor) or found.shape != outputs.shape[:1]:
+            form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UsageError(
+                f"the objective function returned {form} for {outputs.shape[0]} examples; it must return one number "
+                "per example, shape [N] (leave out .mean(); for torch losses give reduction='none')."
+            )
+        return found
+
+    def value(self, outputs: Tensor, y: Any) -> Tensor:
+        """See `Objective`."""
+        return self.ascent(outputs, y)
+
+    def rows(self, index: Tensor) -> Custom:
+        """See `Objective.rows`."""
+        return replace(self, goal=self.goal.rows(index))
+
+
+def output_itself() -> Objective:
+    """Return the objective of systems that answer one number: the number, with no goal but the largest."""
+    return Custom(lambda outputs, _: outputs[:, 0], Never())
+
+
+def objective_of(choice: str | Objective | Function) -> Objective:
+    """Return an objective from its name, from itself, or from a function (outputs, y) → [N].
+
+    Raises:
+        UsageError: an unknown name (near matches are offered).
+    """
+    if isinstance(choice, str):
+        return OBJECTIVES.build(choice)
+    return cast(Objective, choice) if hasattr(choice, "ascent") else Custom(choice)
+
+
+def checked(y: Tensor, outputs: Tensor) -> Tensor:
+    """Return labels that fit the outputs.
+
+    Raises:
+        DataError: not int64 [N], or outside 0 … K − 1.
+    """
+    if y.shape != outputs.shape[:1] or y.dtype.is_floating_point or y.dtype == torch.bool:
+        raise DataError(
+            f"labels of shape {tuple(y.shape)} and type {y.dtype} do not fit {outputs.shape[0]} examples: "
+            "give one integer class per example, shape [N]."
+        )
+    if y.numel() and (int(y.min()) < 0 or int(y.max()) >= outputs.shape[1]):
+        raise DataError(
+            f"labels run from {int(y.min())} to {int(y.max())}, but the model has {outputs.shape[1]} classes, "
+            f"0 to {outputs.shape[1] - 1}. Check that data and model belong together."
+        )
+    return y.long()
+
+
+def _largest(outputs: Tensor, count: int, name: str) -> Tensor:
+    if outputs.shape[1] < count:
+        raise UsageError(
+            f"objective {name!r} needs at least {count} classes, the model has {outputs.shape[1]}: use 'margin' or "
+            "'scaled-ce', which work for every number of classes."
+        )
+    return outputs.topk(count, dim=1).values
+
+
+def _floored(size: Tensor) -> Tensor:
+    return size.clamp_min(torch.finfo(size.dtype).tiny)

@@ -1,0 +1,1 @@
+"""Level 6: records → page, as pure functions."""

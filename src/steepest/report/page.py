@@ -1,0 +1,123 @@
+"""From records to one self-contained page: no script, no request, everything escaped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from steepest.basis.errors import DataError, UsageError
+from steepest.report import charts, gallery, tables, wording
+from steepest.report.contract import Triple
+
+LARGEST = 5_000_000
+CLASS_ROWS = 1000
+_CARD = 2_500
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Sequence[Triple] = ()) -> str:
+    """Return the report of a run as one HTML page, a pure function of the run's records.
+
+    `summary` is what `steepest audit --json` prints, `manifest` the run's manifest, `gallery` the broken examples
+    to show. The page has no script, asks for nothing outside itself, escapes every name, and stays below 5 MB: at
+    most 48 examples are shown, fewer where their images would not fit, and the page says so.
+
+    Raises:
+        DataError: the summary lacks `n`, `clean_accuracy` or `robust_accuracy`; audit again.
+    """
+    for key in ("n", "clean_accuracy", "robust_accuracy"):
+        if key not in summary:
+            raise DataError(
+                f"the summary has {', '.join(sorted(summary)) or 'nothing'} but no {key!r}: a report needs n, "
+                "clean_accuracy and robust_accuracy. Run the audit again, or give the JSON it prints unchanged."
+            )
+    context = _context(wording.plain(summary), wording.plain(manifest))
+    template = _environment().get_template("report.html.j2")
+    empty = template.render(**context, cards=[], total=len(gallery))
+    return template.render(**context, cards=_shown(gallery, empty), total=len(gallery))
+
+
+def write(path: Path, summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Sequence[Triple] = ()) -> Path:
+    """Write the report of a run to `path` and return it; a reader sees the old page or the new one, never half.
+
+    Raises:
+        UsageError: the folder is missing, cannot be written or is full; nothing is left behind.
+    """
+    page = render(summary, manifest, gallery)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(page, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(
+            f"cannot write the report to {str(path)!r} ({error.strerror}): the path must be a file in an existing "
+            "folder with space left. Make the folder, free some space, or choose another path."
+        ) from error
+    return path
+
+
+def _shown(triples: Sequence[Triple], empty: str) -> list[Any]:
+    room = LARGEST - len(empty.encode()) - _CARD * min(len(triples), gallery.MOST)
+    return gallery.cards(triples, room)
+
+
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("steepest.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    words = ("percent", "interval", "count", "size", "short")
+    found.filters.update({name: getattr(wording, name) for name in words})
+    return found
+
+
+def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    radius = summary.get("radius") or {}
+    return {
+        "summary": summary,
+        "budget": wording.budget(summary),
+        "robust_count": _robust_count(summary),
+        "warnings": wording.warnings(summary, manifest),
+        "curve": charts.curve(summary),
+        "classes": charts.classes(summary, CLASS_ROWS),
+        "class_count": len(summary.get("per_class") or []),
+        "worst": charts.WORST,
+        "stages": tables.stages(summary),
+        "cost": tables.cost(summary),
+        "radius": radius,
+        "radii": charts.radii(summary),
+        "confusion": tables.confusion(summary),
+        "most": gallery.MOST,
+        "facts": _facts(summary, manifest),
+        "version": (manifest.get("versions") or {}).get("steepest"),
+        "created": manifest.get("created"),
+        "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    }
+
+
+def _robust_count(summary: Mapping[str, Any]) -> int | None:
+    share = summary["robust_accuracy"]
+    return round(share * summary["n"]) if wording.measured(share) else None
+
+
+def _facts(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    asked = {key: summary.get(key) for key in ("budget", "epsilon", "budget_unit", "preset", "objective", "seed")}
+    run = {**asked, "run": summary.get("run"), "plan_hash": manifest.get("plan_hash")}
+    titled = {
+        "Model": manifest.get("model"),
+        "Data": manifest.get("data"),
+        "Question": {key: value for key, value in run.items() if value is not None},
+        "Versions": manifest.get("versions"),
+        "Machine": {**(manifest.get("machine") or {}), **(manifest.get("measured") or {})},
+    }
+    return [(title, tables.facts(record)) for title, record in titled.items() if record]

@@ -1,0 +1,143 @@
+"""Numbers and names as a person reads them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MISSING = "not measured"
+NONE = "–"
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]",
+)
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with every character that no page may hold replaced by U+FFFD, in nested records too.
+
+    Control characters, lone surrogates and marks that turn the direction of writing are such characters.
+
+    >>> plain({"name": ["a\\x00b"]})
+    {'name': ['a\ufffdb']}
+    """
+    if isinstance(value, str):
+        return _UNPRINTABLE.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def short(name: Any, limit: int = 60) -> str:
+    """Return a name of at most `limit` characters.
+
+    >>> short("abcdef", 4)
+    'abc…'
+    """
+    text = str(name)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def measured(value: Any) -> bool:
+    """Return whether `value` is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a percentage with one decimal and a no-break space.
+
+    >>> percent(0.4234).replace("\u00a0", " "), percent(None)
+    ('42.3 %', 'not measured')
+    """
+    return f"{100 * share:.1f}\u00a0%" if share is not None and measured(share) else MISSING
+
+
+def interval(pair: Sequence[float] | None) -> str:
+    """Return two shares as one range.
+
+    >>> interval((0.391, 0.456)).replace("\u00a0", " ")
+    '39.1–45.6 %'
+    """
+    if not pair or not all(measured(end) for end in pair):
+        return MISSING
+    return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}\u00a0%"
+
+
+def count(number: float | None) -> str:
+    """Return a whole number with its thousands set apart.
+
+    >>> count(12345)
+    '12,345'
+    """
+    return f"{number:,.0f}" if number is not None and measured(number) else MISSING
+
+
+def size(value: float | None) -> str:
+    """Return a radius in data units; multiples of 1/255 without a short decimal are written as such.
+
+    >>> size(8 / 255), size(0.2), size(1 / 7)
+    ('8/255', '0.2', '0.1429')
+    """
+    if value is None or not measured(value):
+        return MISSING
+    steps = round(value * 255)
+    brief = f"{value:.4g}"
+    if 0 < steps < 255 and abs(value * 255 - steps) < 1e-4 and abs(float(brief) - value) > 1e-7:
+        return f"{steps}/255"
+    return brief
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in seconds, or in larger units from two minutes on.
+
+    >>> duration(7.25).replace("\u00a0", " "), duration(200).replace("\u00a0", " ")
+    ('7.2 s', '3 min 20 s')
+    """
+    if seconds is None or not measured(seconds):
+        return MISSING
+    if seconds < 120:
+        return f"{seconds:.1f}\u00a0s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}\u00a0h {minutes}\u00a0min" if hours else f"{minutes}\u00a0min {rest}\u00a0s"
+
+
+def budget(summary: Mapping[str, Any]) -> str:
+    """Return the budget in words: `Linf 8/255` where it is one number, otherwise its own text.
+
+    >>> budget({"budget": "Linf(0.031373)", "epsilon": 8 / 255})
+    'Linf 8/255'
+    """
+    text = str(summary.get("budget", "an unnamed budget"))
+    match = re.fullmatch(r"(\w+)\(([^(),=]+)\)", text)
+    return f"{match[1]} {size(summary['epsilon'])}" if match and measured(summary.get("epsilon")) else text
+
+
+_BLIND = {
+    "zero_gradient": "{} could not be attacked because {} gradient is exactly zero: {} counted as not broken, "
+    "which is not robustness. A smooth or gradient-free search is needed there.",
+    "nonfinite": "{} could not be attacked to the end because {} output or gradient is NaN or infinite: {} counted "
+    "as not broken, which is not robustness. The model needs repair there.",
+}
+
+
+def warnings(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know before the number: blind searches, an unsteady model, the run's notes."""
+    found = []
+    for name, number in (summary.get("status") or {}).items():
+        sentence = _BLIND.get(re.sub(r"\W", "_", str(name).lower()))
+        if sentence and number:
+            words = ("its", "it is") if number == 1 else ("their", "they are")
+            found.append(sentence.format(f"{count(number)} example{'' if number == 1 else 's'}", *words))
+    model = manifest.get("model") or {}
+    if model.get("deterministic") is False:
+        found.append("The model answers the same question differently each time; a success may be luck.")
+    if model.get("batch_independent") is False:
+        found.append("An answer of the model depends on the other examples of its batch.")
+    if model.get("training") is True:
+        found.append("Some part of the model was in training mode.")
+    return [*dict.fromkeys([*found, *(str(note) for note in summary.get("notes") or [])])]

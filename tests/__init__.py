@@ -1,0 +1,1 @@
+"""The laws, one folder per kind; see CONTRIBUTING.md."""

@@ -1,0 +1,1 @@
+"""What reading files and other sources of examples promises."""
