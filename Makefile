@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format test test-all demo bench clean
+.PHONY: help venv lint format test test-all demo tables bench clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ test-all: $(STAMP) ## the same with the tests marked `full` and more random case
 
 demo: $(STAMP) ## train two small networks on digits, audit both, print where the reports are
 	$(BIN)/python -m steepest.app.demo $(ARGS)
+
+tables: $(STAMP) ## write docs/catalogue.md from the catalogues
+	$(BIN)/python docs/make_tables.py
 
 bench: $(STAMP) ## the speed ratios of benchmarks/
 	$(BIN)/python -m benchmarks $(ARGS)
