@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from steepest.basis.errors import ModelError as ModelError
     from steepest.basis.errors import SteepestError as SteepestError
     from steepest.basis.errors import UsageError as UsageError
+    from steepest.basis.version import VERSION as __version__  # noqa: F401 — a lazy name, listed in _HOMES
     from steepest.budgets.l1 import L1 as L1
     from steepest.budgets.l2 import L2 as L2
     from steepest.budgets.linf import Linf as Linf
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from steepest.models.objectives import Targeted as Targeted
     from steepest.report.run import report as report
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "recipes": "attacks.recipes:",
     "attack": "attacks.api",
@@ -54,7 +53,7 @@ _HOMES = {
     "curve": "attacks.curve",
     "worst_case": "attacks.worst_case",
     "AuditRun": "audit.api",
-    "audit": "audit.api",
+    "audit": "audit:",
     "Box": "basis.box",
     "ContractError": "basis.errors",
     "DataError": "basis.errors",
@@ -71,21 +70,21 @@ _HOMES = {
     "load": "models.loading",
     "Model": "models.model",
     "Targeted": "models.objectives",
-    "report": "report.run",
+    "report": "report:",
+    "__version__": "basis.version:VERSION",
 }
-"""Where each public name lives; a colon at the end says that the module itself is meant."""
+"""Where each public name lives; a colon ends a module that is itself meant, or precedes another name in it."""
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import steepest` does not pay for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'steepest' has no attribute {name!r}; it has {', '.join(__all__)}")
-    home = _HOMES[name]
-    module = importlib.import_module(f"steepest.{home.rstrip(':')}")
-    found = module if home.endswith(":") else getattr(module, name)
-    # `steepest.audit` and `steepest.report` are packages too: the function takes the name once and for all.
+    home, colon, other = _HOMES[name].partition(":")
+    module = importlib.import_module(f"steepest.{home}")
+    found = module if colon and not other else getattr(module, other or name)
     globals()[name] = found
     return found
 

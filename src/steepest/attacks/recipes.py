@@ -102,12 +102,14 @@ def uniform(problem: Problem, restart: int) -> Tensor:
 ATTACKS: Catalogue[Recipe] = Catalogue("attack")
 
 
-def recipe(name: str, /, **facts: str) -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
+def recipe(
+    name: str, *, needs: str, cost: str, source: str
+) -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
     """Return a decorator that catalogues a recipe and makes it remember its call."""
 
     def enter(factory: Callable[..., Recipe]) -> Callable[..., Recipe]:
         remembering = call_text(name, factory, lambda made, text: replace(made, call=text))
-        ATTACKS.add(name, **facts)(remembering)
+        ATTACKS.add(name, {"needs": needs, "cost": cost, "source": source})(remembering)
         return remembering
 
     return enter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields, is_dataclass
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ def describe(thing: object) -> str:
     """
     if isinstance(thing, str):
         return thing
-    if isinstance(thing, type) or not is_dataclass(thing):
-        name = getattr(thing, "__qualname__", None)
-        return f"{getattr(thing, '__module__', '')}.{name}" if name else repr(thing)
+    if isinstance(thing, FunctionType):
+        code = hashlib.sha256(thing.__code__.co_code + repr(thing.__code__.co_consts).encode()).hexdigest()[:16]
+        return f"{thing.__module__}.{thing.__qualname__}[{code}]"
+    if not is_dataclass(thing):
+        return repr(thing)
     parts = []
     for field in fields(thing):
         value = getattr(thing, field.name)

@@ -72,10 +72,10 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     return calls
 
 
-def stages_of(attacks: tuple[str, ...]) -> list[tuple[str, Recipe]]:
+def stages_of(attacks: tuple[str, ...]) -> tuple[tuple[str, Recipe], ...]:
     """Return (name, recipe) for each call; a name that is used twice gets its arguments, to tell them apart."""
     names = [call.partition("(")[0].strip() for call in attacks]
-    return [
+    return tuple(
         (call if names.count(name) > 1 else name, ATTACKS.build(call))
         for call, name in zip(attacks, names, strict=True)
-    ]
+    )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steepest.audit.data import Source, preview
 from steepest.audit.statistics import looks_like_chance
 from steepest.basis.errors import DataError, UsageError
-from steepest.models.inspection import fingerprint, inspected
+from steepest.models.inspection import inspected
 from steepest.models.loading import fitted_to
 from steepest.models.model import Model, Network
 
@@ -29,6 +29,7 @@ class Subject:
         dtype, device: in which the model is asked; its parameters' own, unless a device was given.
         notes: what a reader should know before the numbers.
         first: some examples, spread over the choice, and their labels.
+        correct: how many of those the model gets right.
     """
 
     model: Model
@@ -38,6 +39,16 @@ class Subject:
     device: torch.device
     notes: tuple[str, ...]
     first: tuple[Tensor, Tensor]
+    correct: int = 0
+
+    def preview(self) -> str:
+        """Return in one line what is audited: number and shape of examples, classes, a first look at the accuracy."""
+        seen, chosen = len(self.first[1]), f"{len(self.ids)} of {len(self.source)} examples"
+        return (
+            f"{self.model.facts.source} on {chosen} of shape {'×'.join(map(str, self.source.shape))}, "
+            f"{self.model.facts.classes} classes; {self.correct} of {seen} looked at are right "
+            f"({100 * self.correct / seen:.1f} %)"
+        )
 
     def batch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return (x, y) of the examples `ids`, checked to lie in the box.
@@ -65,6 +76,10 @@ class Subject:
             sort_keys=True,
         )
 
+    def device_name(self) -> str:
+        """Return the name of the device for the record."""
+        return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+
 
 def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | None, *, allow_chance: bool) -> Subject:
     """Fit the model to the data, look at both, and refuse what would make every later number meaningless.
@@ -74,15 +89,13 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
         UsageError: the device does not exist.
     """
     handle = fitted_to(model if isinstance(model, Model) else Model(model), source.shape)
-    if not handle.facts.sha256:
-        handle = handle.with_facts(sha256=fingerprint(handle.network))
     dtype, place = _precision(handle.network, device)
     spread = ids[torch.linspace(0, len(ids) - 1, min(len(ids), PREVIEW)).round().long()]
     subject = Subject(model=handle, source=source, ids=ids, dtype=dtype, device=place, notes=(), first=(spread, spread))
     x, y = subject.batch(spread)
     handle = inspected(handle, x[:32])
-    classes = handle.facts.classes or handle.logits(x[:1]).shape[1]
-    handle = handle.with_facts(classes=classes)
+    classes = handle.facts.classes
+    assert classes is not None
     _require_labels(source.labels[ids], classes)
     notes = (*handle.facts.notes, *source.notes, *_about(source, ids, dtype))
     correct = int((handle.logits(x).argmax(1) == y).sum())
@@ -94,7 +107,7 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
         if not allow_chance:
             raise DataError(f"{chance}. {_CAUSES}")
         notes = (*notes, f"{chance}.")
-    return replace(subject, model=handle, notes=notes, first=(x, y))
+    return replace(subject, model=handle, notes=notes, first=(x, y), correct=correct)
 
 
 _CAUSES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -44,7 +44,7 @@ class Catalogue(Generic[T]):
     """Factories of one kind, found by their names in the field.
 
     >>> colours = Catalogue("colour")
-    >>> @colours.add("grey", source="nature")
+    >>> @colours.add("grey", {"source": "nature"})
     ... def grey(level=0.5):
     ...     "A shade."
     ...     return ("grey", level)
@@ -56,7 +56,7 @@ class Catalogue(Generic[T]):
         self.kind = kind
         self._entries: dict[str, Entry[T]] = {}
 
-    def add(self, name: str, /, **facts: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    def add(self, name: str, facts: Mapping[str, str]) -> Callable[[Callable[..., T]], Callable[..., T]]:
         """Return a decorator that catalogues a factory under `name` with the facts that tables show.
 
         Raises:
@@ -66,7 +66,7 @@ class Catalogue(Generic[T]):
             raise UsageError(f"the {self.kind} {name!r} is catalogued already: choose another name.")
 
         def enter(factory: Callable[..., T]) -> Callable[..., T]:
-            self._entries[name] = Entry(name=name, factory=factory, facts=facts)
+            self._entries[name] = Entry(name=name, factory=factory, facts=dict(facts))
             return factory
 
         return enter

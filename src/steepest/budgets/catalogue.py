@@ -14,18 +14,27 @@ from steepest.budgets.masked import Masked
 from steepest.budgets.weighted import Weighted
 
 BUDGETS: Catalogue[Budget] = Catalogue("budget")
-BUDGETS.add("linf", text="linf:8/255", unit="largest change of any value", source="Goodfellow et al. 2015")(Linf)
-BUDGETS.add("l2", text="l2:0.5", unit="Euclidean length of the change", source="Szegedy et al. 2014")(L2)
-BUDGETS.add("l1", text="l1:12", unit="sum of all changes", source="Croce & Hein 2021")(L1)
+BUDGETS.add("linf", {"text": "linf:8/255", "unit": "largest change of any value", "source": "Goodfellow et al. 2015"})(
+    Linf
+)
+BUDGETS.add("l2", {"text": "l2:0.5", "unit": "Euclidean length of the change", "source": "Szegedy et al. 2014"})(L2)
+BUDGETS.add("l1", {"text": "l1:12", "unit": "sum of all changes", "source": "Croce & Hein 2021"})(L1)
 BUDGETS.add(
     "weighted",
-    text="weighted:0.1 --weights w.npy",
-    unit="change over the feature's weight",
-    source="this project",
+    {
+        "text": "weighted:0.1 --feature-weights w.npy",
+        "unit": "change over the feature's weight",
+        "source": "Goodfellow et al. 2015, with a size per feature",
+    },
 )(Weighted)
-BUDGETS.add("masked", text="any of them with --mask m.npy", unit="that of the inner budget", source="this project")(
-    Masked
-)
+BUDGETS.add(
+    "masked",
+    {
+        "text": "any of them with --mask m.npy",
+        "unit": "that of the inner budget",
+        "source": "any budget, some features",
+    },
+)(Masked)
 
 
 def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | None = None) -> list[Budget]:
@@ -51,7 +60,7 @@ def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | Non
         raise UsageError(f"budget {text!r} has no size: write it after a colon in data units, e.g. {name}:8/255.")
     if (weights is None) == (factory is Weighted):
         raise UsageError(
-            f"budget {text!r} and --weights do not go together: 'weighted' needs a file of weights, "
+            f"budget {text!r} and --feature-weights do not go together: 'weighted' needs a file of weights, "
             "the others take none."
         )
     sizes = sorted({parse_number(part) for part in numbers.split(",")})

@@ -87,12 +87,12 @@ class L2:
             normal[:, :size] *= low != high
             normal[:, :size] = _folded(normal[:, :size], low, high)
         radius = eps.per_example(self.epsilon, like, "L2")[:, None]
-        sphere = normal * (radius / torch.linalg.vector_norm(normal, dim=1, keepdim=True))
+        sphere = normal * (radius / normal.square().sum(1, keepdim=True).sqrt())
         draw = sphere[:, :size]
         if limits is not None:
             clipped = draw.clamp(low, high)
             rest = (radius.square() - clipped.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
-            slack = torch.nn.functional.normalize(sphere[:, size:], dim=1) * rest
+            slack = sphere[:, size:] / sphere[:, size:].square().sum(1, keepdim=True).sqrt() * rest
             draw = uniform_in_ball(draw, (low, high), slack, rotate, stream, step)
         return draw.reshape(count, *like.shape[1:])
 

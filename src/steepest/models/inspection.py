@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def inspected(model: Model, x: Tensor) -> Model:
         ModelError: the outputs are not [N, K] with K ≥ 2.
     """
     x = x[:_ASKED]
-    raw = model.with_facts(outputs="logits")
+    raw = model.with_facts(replace(model.facts, outputs="logits"))
     first = _answer(raw, x, 1)
     if first.shape[1] < 2:
         raise ModelError(
@@ -52,7 +53,8 @@ def inspected(model: Model, x: Tensor) -> Model:
     if training:
         notes.append("some submodules are in training mode (dropout, batch statistics); call .eval() unless meant")
     independent = _rows_alone(raw, x, first, notes) if deterministic else None
-    return model.with_facts(
+    facts = replace(
+        model.facts,
         classes=first.shape[1],
         outputs="probabilities" if probabilities else "logits",
         deterministic=deterministic,
@@ -61,6 +63,7 @@ def inspected(model: Model, x: Tensor) -> Model:
         sha256=model.facts.sha256 or fingerprint(model.network),
         notes=tuple(dict.fromkeys(notes)),
     )
+    return model.with_facts(facts)
 
 
 def looks_like_probabilities(outputs: Tensor) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -54,9 +53,9 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.facts.source}, box={self.box!r})"
 
-    def with_facts(self, **changes: object) -> Model:
+    def with_facts(self, facts: Facts) -> Model:
         """Return a handle of the same network with other facts."""
-        return Model(self.network, self.box, facts=replace(self.facts, **changes))  # type: ignore[arg-type]
+        return Model(self.network, self.box, facts=facts)
 
     @contextmanager
     def borrowed(self, seed: int | None = None) -> Iterator[None]:
@@ -110,7 +109,13 @@ class Model:
                 return self._judged(point.detach(), outputs.detach(), y, objective, goal, gradient.detach())
 
     def _ask(self, x: Tensor) -> Tensor:
+        before = x._version
         outputs = self.network(x)
+        if x._version != before:
+            raise ModelError(
+                f"the model changed its input of shape {tuple(x.shape)} in place, which would corrupt the data: let "
+                "its first operation make a new tensor (x = x - mean instead of x -= mean, ReLU(inplace=False))."
+            )
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != x.shape[0]:
             raise ModelError(
                 f"the model answered {_form(outputs)} to an input of shape {tuple(x.shape)}; allowed is one tensor "

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from steepest.basis.catalogue import Catalogue
-from steepest.basis.errors import DataError, UsageError
+from steepest.basis.errors import DataError, ModelError, UsageError
 from steepest.models.contract import Goal, Objective
 from steepest.models.goals import Misclassified, Never, Predicted, classes_of
 
@@ -24,7 +24,7 @@ Function = Callable[[Tensor, Any], Tensor]
 OBJECTIVES: Catalogue[Objective] = Catalogue("objective")
 
 
-@OBJECTIVES.add("ce", ascends="−log p_y", ranks_by="itself", source="Goodfellow et al. 2015")
+@OBJECTIVES.add("ce", {"ascends": "−log p_y", "ranks_by": "itself", "source": "Goodfellow et al. 2015"})
 @final
 @dataclass(frozen=True, slots=True)
 class CrossEntropy:
@@ -52,7 +52,7 @@ class CrossEntropy:
         return self
 
 
-@OBJECTIVES.add("margin", ascends="−m", ranks_by="itself", source="Carlini & Wagner 2017")
+@OBJECTIVES.add("margin", {"ascends": "−m", "ranks_by": "itself", "source": "Carlini & Wagner 2017"})
 @final
 @dataclass(frozen=True, slots=True)
 class Margin:
@@ -83,7 +83,10 @@ class Margin:
         return self
 
 
-@OBJECTIVES.add("scaled-ce", ascends="s·CE(z/s), s = z₍₁₎ − z₍₂₎ held fixed", ranks_by="margin", source="Yu & Xu 2023")
+@OBJECTIVES.add(
+    "scaled-ce",
+    {"ascends": "s·CE(z/s), s = z₍₁₎ − z₍₂₎ held fixed", "ranks_by": "margin", "source": "Yu & Xu 2023"},
+)
 @final
 @dataclass(frozen=True, slots=True)
 class ScaledCrossEntropy:
@@ -121,7 +124,7 @@ class ScaledCrossEntropy:
         return self
 
 
-@OBJECTIVES.add("dlr", ascends="−m / (z₍₁₎ − z₍₃₎)", ranks_by="itself", source="Croce & Hein 2020")
+@OBJECTIVES.add("dlr", {"ascends": "−m / (z₍₁₎ − z₍₃₎)", "ranks_by": "itself", "source": "Croce & Hein 2020"})
 @final
 @dataclass(frozen=True, slots=True)
 class DLR:
@@ -154,7 +157,12 @@ class DLR:
 
 
 @OBJECTIVES.add(
-    "targeted", ascends="−base at the target; for dlr −(z_y − z_t)/(z₍₁₎ − ½(z₍₃₎ + z₍₄₎))", ranks_by="base"
+    "targeted",
+    {
+        "ascends": "−base at the target; for dlr −(z_y − z_t)/(z₍₁₎ − ½(z₍₃₎ + z₍₄₎))",
+        "ranks_by": "base",
+        "source": "Carlini & Wagner 2017; Croce & Hein 2020",
+    },
 )
 @final
 class Targeted:
@@ -177,7 +185,7 @@ class Targeted:
 
     __slots__ = ("base", "target")
 
-    def __init__(self, base: str | Objective = "scaled-ce", target: int | Tensor = 0) -> None:
+    def __init__(self, base: str | Objective | Function = "scaled-ce", target: int | Tensor = 0) -> None:
         self.base = objective_of(base)
         self.target = target
         if not isinstance(self.base, CrossEntropy | Margin | ScaledCrossEntropy | DLR):
@@ -266,8 +274,14 @@ def checked(y: Tensor, outputs: Tensor) -> Tensor:
     """Return labels that fit the outputs.
 
     Raises:
+        ModelError: the model has one output only.
         DataError: not int64 [N], or outside 0 … K − 1.
     """
+    if outputs.shape[1] < 2:
+        raise ModelError(
+            f"the model answers [{outputs.shape[0]}, {outputs.shape[1]}]; a classifier needs K ≥ 2 outputs. Wrap it: "
+            "a single logit z becomes torch.cat([-z, z], 1) / 2."
+        )
     if y.shape != outputs.shape[:1] or y.dtype.is_floating_point or y.dtype == torch.bool:
         raise DataError(
             f"labels of shape {tuple(y.shape)} and type {y.dtype} do not fit {outputs.shape[0]} examples: "

@@ -1,0 +1,76 @@
+"""The options that commands share, each declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_EXAMPLE_BUDGET = "What may change: linf:8/255, l2:0.5, l1:12, weighted:0.1; several sizes: linf:2/255,4/255."
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A file .onnx or .pt2, or net.py:factory.")]
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A .npz, .parquet, folder of class folders, one image, or 'digits'."),
+]
+MaybeModel = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="A file .onnx or .pt2, or net.py:factory.", show_default=False)
+]
+MaybeData = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA",
+        help="A .npz, .parquet, folder of class folders, one image, or 'digits'.",
+        show_default=False,
+    ),
+]
+Budget = Annotated[str | None, typer.Option(metavar="KIND:SIZE", help=_EXAMPLE_BUDGET)]
+Preset = Annotated[str | None, typer.Option(help="quick or standard (the default).")]
+Attacks = Annotated[str | None, typer.Option(help="Instead of a preset's: 'fgsm, pgd(steps=50, restarts=2)'.")]
+Objective = Annotated[str | None, typer.Option(help="scaled-ce (the default), ce, margin or dlr.")]
+Target = Annotated[str | None, typer.Option(help="Attack towards this class: an index, or a name.")]
+Label = Annotated[str | None, typer.Option(help="The class of a single image: an index, or a name.")]
+Out = Annotated[
+    str | None, typer.Option(metavar="DIR", help="The run's folder; named after what is asked if left out.")
+]
+Limit = Annotated[int | None, typer.Option(help="Use the first N examples.")]
+Sample = Annotated[int | None, typer.Option(help="Use a seeded draw of N examples, each class in proportion.")]
+Seed = Annotated[int | None, typer.Option(help="Of all random draws; 0 if left out.")]
+BatchSize = Annotated[str | None, typer.Option(metavar="auto|N", help="auto (the default) measures it once.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; where the model lies already if left out.")]
+Mean = Annotated[str | None, typer.Option(help="Subtracted per channel inside the model: .49,.48,.45.")]
+Std = Annotated[str | None, typer.Option(help="Divides each channel inside the model: .25,.24,.26.")]
+Box = Annotated[str | None, typer.Option(help="The values that inputs may take: 0,1 if left out; -inf,inf for none.")]
+Labels = Annotated[
+    str | None, typer.Option(help="Class names in the order of the model's outputs: a,b,c, or a file, one a line.")
+]
+Resize = Annotated[str | None, typer.Option(metavar="HxW", help="Bring image files to one size.")]
+Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Safetensors or a state dict, for a factory.")]
+FeatureWeights = Annotated[str | None, typer.Option(metavar="FILE.npy", help="One weight per feature, for 'weighted'.")]
+Mask = Annotated[str | None, typer.Option(metavar="FILE.npy", help="Only features where it is true may change.")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Open pickles, and run code outside the working directory.")
+]
+Save = Annotated[bool, typer.Option("--save", help="Keep every adversarial example in the run's artifacts/.")]
+AllowChance = Annotated[bool, typer.Option("--allow-chance", help="Go on although the model is no better than chance.")]
+Gate = Annotated[
+    list[str] | None, typer.Option(metavar="RULE", help="Exit with 10 unless it holds: 'robust>=0.40', 'clean>0.9'.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Also write a .html page or .json; repeatable."),
+]
+Output = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write the result.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+
+
+def given(names: dict[str, Any], *without: str) -> dict[str, Any]:
+    """Return the options that were given on the command line, from a command's local names.
+
+    >>> given({"seed": 3, "limit": None, "save": False, "as_json": True}, "as_json")
+    {'seed': 3}
+    """
+    return {
+        name: value for name, value in names.items() if name not in without and value is not None and value is not False
+    }
