@@ -35,7 +35,8 @@ def attack(
 ) -> AttackResult:
     """Search, for every example, the worst input that the budget allows, by the rule of one recipe.
 
-    Every returned point is feasible exactly. Examples that the model already gets wrong count as won at x.
+    Every returned point is feasible exactly. Examples that the model already gets wrong count as won: at x if the
+    recipe starts there; otherwise at the first wrong point that it meets, and at x if it meets none.
 
     Args:
         recipe: a catalogued name with arguments ("pgd(steps=20)"), or a recipe from `st.recipes`.
@@ -61,7 +62,7 @@ def attack(
     """
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
     problem = pose(model, x, y, budget, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
-    return made.run(problem, seed)
+    return made.run(problem, seed, judge_x=True)
 
 
 def fgsm(

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from steepest.attacks.contract import Problem, State
-from steepest.basis.tensors import expand
+from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation, Need
 
 
@@ -57,7 +57,7 @@ class GradientAscent:
         direction = evaluation.gradient
         assert direction is not None
         if self.momentum:
-            mean = expand(direction.abs().flatten(1).mean(1), direction)
+            mean = expand(flat(direction.abs()).mean(1), direction)
             # A zero gradient adds nothing; dividing by its mean would turn the velocity into NaN for good.
             unit = direction / mean.masked_fill(mean == 0, 1)
             direction = self.momentum * state["velocity"] + unit

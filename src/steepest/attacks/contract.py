@@ -18,7 +18,11 @@ State = dict[str, Tensor]
 
 
 class Status(IntEnum):
-    """How the search of one example ended; a number that could not be measured is never a success of the model."""
+    """How the search of one example ended; a number that could not be measured is never a success of the model.
+
+    >>> Status(2).name
+    'ZERO_GRADIENT'
+    """
 
     OK = 0
     """The goal was reached, or there was none to reach."""
@@ -92,6 +96,12 @@ class AttackResult:
         status: `Status` as int64.
         recipe: the call that made it, with every argument.
         seed: of the random streams.
+
+    >>> import steepest as st
+    >>> f = st.Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
+    >>> result = st.attack("bim(steps=5)", f, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), st.Linf(0.1))
+    >>> result.won, result.backwards, result.recipe
+    (tensor([True]), tensor([5]), 'bim(steps=5, step=0.125)')
     """
 
     point: Tensor

@@ -34,6 +34,12 @@ class Curve:
         gauge: float64 [N], the same in units of the budget.
         forwards, backwards: int64 [N].
         status: `Status` as int64 [N].
+
+    >>> import steepest as st
+    >>> f = st.Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
+    >>> found = st.curve(f, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), st.Linf(0.1), factors=[0.25, 1.0])
+    >>> found.accuracy.tolist(), found.backwards.tolist()
+    ([1.0, 0.0], [1])
     """
 
     factors: Tensor

@@ -1,4 +1,8 @@
-"""Named recipes: where a search starts, how it moves, how often it starts again."""
+"""Named recipes: where a search starts, how it moves, how often it starts again.
+
+>>> pgd(steps=5).call
+'pgd(steps=5, step=None, restarts=1)'
+"""
 
 from __future__ import annotations
 
@@ -47,8 +51,12 @@ class Recipe:
         """Whether it is the one jump from x, whose gradient serves every ε."""
         return isinstance(self.search, Jump) and self.start is at_x
 
-    def run(self, problem: Problem, seed: int = 0) -> AttackResult:
+    def run(self, problem: Problem, seed: int = 0, *, judge_x: bool = False) -> AttackResult:
         """Attack every example of the problem; see `AttackResult`.
+
+        Args:
+            judge_x: where a search from a random start leaves an example unsolved, ask at x too (one forward), so
+                that nothing ends better than it began. Not needed where x has been judged before, as in an audit.
 
         Raises:
             ContractError: the search left the region.
@@ -65,8 +73,18 @@ class Recipe:
                 part = replace(part, stream=part.stream.split(restart))
                 found = run_search(part, self.search, self.start(part, restart), best if whole else best.rows(live))
                 best.take(live, found)
+            if judge_x and self.start is not at_x:
+                _judge_x(problem, best)
         require_feasible(problem, best.point, self.call or "the search")
         return _result(problem, best, self.call, seed)
+
+
+def _judge_x(problem: Problem, best: Best) -> None:
+    rest = (~best.won).nonzero().squeeze(1)
+    if rest.numel():
+        part, kept = problem.rows(rest), best.rows(rest)
+        kept.learn(part.model.evaluate(part.region.x, part.y, part.objective, part.goal))
+        best.take(rest, kept)
 
 
 def _result(problem: Problem, best: Best, call: str, seed: int) -> AttackResult:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
+from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation, Facts, Goal, Labels, Need, Objective
 from steepest.models.state import untouched
 
@@ -140,10 +141,10 @@ class Model:
         value = objective.value(outputs, y).masked_fill(~finite, torch.nan)
         size = None
         if gradient is not None:
-            size = torch.linalg.vector_norm(gradient.flatten(1), ord=torch.inf, dim=1) if gradient.numel() else value
+            size = torch.linalg.vector_norm(flat(gradient), ord=torch.inf, dim=1) if gradient.numel() else value
             finite = finite & torch.isfinite(size)
             if not bool(finite.all()):
-                gradient = torch.where(finite.reshape(-1, *[1] * (gradient.ndim - 1)), gradient, 0)
+                gradient = torch.where(expand(finite, gradient), gradient, 0)
         won = goal(outputs, y)
         return Evaluation(
             point=point, outputs=outputs, value=value, won=won, finite=finite, gradient=gradient, size=size

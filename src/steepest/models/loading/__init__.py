@@ -52,6 +52,10 @@ def load(
     Raises:
         UsageError: unknown or missing source, or one that would run code; names the remedy.
         ModelError: a damaged file, several inputs or outputs, or answers that disagree with onnxruntime.
+
+    >>> _ = Path("net.py").write_text("import torch\\ndef make(): return torch.nn.Linear(4, 3)")
+    >>> load("net.py:make").logits(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
     """
     limits, normalisation = Box.of(box), Normalisation.of(mean, std)
     text = str(source)
