@@ -134,7 +134,7 @@ def open_subject(settings: Settings, progress: Progress) -> tuple[Subject, int |
         said = subject.model.logits(subject.first[0]).argmax(1)
         progress.say(f"no --label was given: the model's own answer, {int(said)}, is taken as the label")
         source = replace(source, labels=said.cpu())
-        subject = replace(subject, source=source, first=(subject.first[0], said))
+        subject = replace(subject, source=source, first=(subject.first[0], said), correct=len(said))
     require_target(target, subject.model)
     for line in (subject.preview(), *subject.notes):
         progress.say(line)

@@ -1,7 +1,7 @@
 """Named recipes: where a search starts, how it moves, how often it starts again.
 
 >>> pgd(steps=5).call
-'pgd(steps=5, step=None, restarts=1)'
+"pgd(steps=5, step=None, restarts=1, start='clipped')"
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from steepest.attacks.contract import AttackResult, Problem, Search, Status
 from steepest.attacks.loop import Best, require_feasible, run_search
 from steepest.attacks.noise import RandomPoints, random_point
 from steepest.basis.catalogue import Catalogue, call_text
-from steepest.basis.errors import UsageError
+from steepest.basis.errors import UsageError, unknown
 from steepest.models.goals import Never
 
 Start = Callable[[Problem, int], Tensor]
@@ -117,6 +117,13 @@ def uniform(problem: Problem, restart: int) -> Tensor:
     return problem.region.sample(problem.stream, 0)
 
 
+def clipped(problem: Problem, restart: int) -> Tensor:
+    """Start at a uniform point of the budget, clipped into the box, as published evaluations do."""
+    return problem.region.sample_clipped(problem.stream, 0)
+
+
+STARTS: dict[str, Start] = {"uniform": uniform, "clipped": clipped}
+
 ATTACKS: Catalogue[Recipe] = Catalogue("attack")
 
 
@@ -158,10 +165,16 @@ def bim(steps: int = 10, step: float = 1 / 8) -> Recipe:
 
 
 @recipe("pgd", needs="gradient", cost="restarts × (steps × (F + B) + F)", source="Madry et al. 2018")
-def pgd(steps: int = 20, step: float | None = None, restarts: int = 1) -> Recipe:
-    """Gradient steps with projection from uniform random starts; a step is 2.5/steps of the budget by default."""
+def pgd(steps: int = 20, step: float | None = None, restarts: int = 1, start: str = "clipped") -> Recipe:
+    """Gradient steps with projection from random starts; a step is 2.5/steps of the budget by default.
+
+    `start` is "clipped" (uniform in the budget, then clipped into the box, as published) or "uniform" (over the part
+    of the budget inside the box), which is the stronger one where many values lie on the box's faces.
+    """
+    if start not in STARTS:
+        raise unknown("start of pgd", start, STARTS)
     size = 2.5 / max(steps, 1) if step is None else step
-    return Recipe(search=GradientAscent(steps, size), start=uniform, restarts=restarts)
+    return Recipe(search=GradientAscent(steps, size), start=STARTS[start], restarts=restarts)
 
 
 @recipe("mi-fgsm", needs="gradient", cost="steps × (F + B) + F", source="Dong et al. 2018")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steepest.attacks.api import pose
 from steepest.attacks.contract import AttackResult
@@ -16,6 +17,22 @@ from steepest.basis.errors import ModelError
 from steepest.budgets.contract import Budget
 from steepest.models.model import Model
 from steepest.models.objectives import output_itself
+
+
+@final
+class _Outputs(nn.Module):
+    """fn as a network with one output; a module inside it is seen, so it is handed back as it was."""
+
+    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, points: Tensor) -> Tensor:
+        value = self.fn(points)
+        if not isinstance(value, Tensor) or value.shape != points.shape[:1]:
+            form = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ModelError(f"fn returned {form} for {points.shape[0]} inputs; it must return one number each, [N].")
+        return value[:, None]
 
 
 def worst_case(
@@ -53,14 +70,7 @@ def worst_case(
     tensor([3.], dtype=torch.float64)
     """
 
-    def outputs(points: Tensor) -> Tensor:
-        value = fn(points)
-        if not isinstance(value, Tensor) or value.shape != points.shape[:1]:
-            form = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ModelError(f"fn returned {form} for {points.shape[0]} inputs; it must return one number each, [N].")
-        return value[:, None]
-
-    problem = pose(Model(outputs, box), x, None, budget, objective=output_itself(), seed=seed, drop_solved=False)
+    problem = pose(Model(_Outputs(fn), box), x, None, budget, objective=output_itself(), seed=seed, drop_solved=False)
     first = fgsm().run(problem, seed)
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
     second = made.run(problem, seed)

@@ -21,7 +21,6 @@ from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import prepare
 from steepest.audit.tally import tally
-from steepest.basis.box import Box
 from steepest.basis.errors import UsageError
 from steepest.basis.progress import Progress, Silent
 from steepest.basis.version import VERSION
@@ -128,8 +127,6 @@ def audit(
     ids = select(source, limit=limit, sample=sample, seed=seed)
     subject = prepare(model, source, _attackable(source, ids, target), device, allow_chance=allow_chance)
     budgets = _budgets(budget, (len(source), *source.shape))
-    for line in (subject.preview(), *subject.notes):
-        seen.say(line)
     cascade = Cascade(
         model=subject.model,
         budgets=budgets,
@@ -156,9 +153,9 @@ def audit(
         batch_size=batch_size or 0,
     )
     folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="steepest-")))
+    for line in (subject.preview(), *subject.notes):
+        seen.say(line)
     plan = begin(folder, subject, cascade, plan, command)
-    for note in subject.notes:
-        seen.say(note)
     work(folder, subject, cascade, plan, seen)
     return open_run(folder.path)
 

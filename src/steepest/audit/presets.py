@@ -31,13 +31,18 @@ class Preset:
 PRESETS = {
     "quick": Preset(
         name="quick",
-        attacks=("fgsm", "pgd(steps=10)", "noise(points=8)"),
+        attacks=("fgsm", "pgd(steps=10, start='uniform')", "noise(points=8)"),
         factors=_EIGHTHS,
         cost="at most 40 forwards and 20 backwards an example and ε",
     ),
     "standard": Preset(
         name="standard",
-        attacks=("fgsm", "pgd(steps=20)", "pgd(steps=50, restarts=5)", "noise(points=100)"),
+        attacks=(
+            "fgsm",
+            "pgd(steps=20, start='uniform')",
+            "pgd(steps=50, restarts=5, start='uniform')",
+            "noise(points=100)",
+        ),
         factors=_SIXTEENTHS,
         cost="about 420 forwards and 270 backwards an example and ε",
     ),

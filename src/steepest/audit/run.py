@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from steepest.audit.data import pixel_hash
 from steepest.audit.outcome import Outcome
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import Subject
+from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
 from steepest.budgets.epsilon import largest
@@ -91,6 +93,7 @@ def _keep_points(
                 "clean": outcome.region.x.cpu()[index].float(),
                 "images": outcome.point.cpu()[index].float(),
                 "predictions": outcome.prediction.cpu()[index],
+                "radius": outcome.region.norm(outcome.point).cpu()[index],
             }
             folder.save_arrays(f"{name}-{number:05d}", {key: array.numpy() for key, array in arrays.items()})
 
@@ -119,12 +122,20 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
             "ids": None if whole else subject.ids.tolist(),
         },
         "box": repr(subject.model.box),
+        "limits": _limits(subject.model.box),
         "notes": list(subject.notes),
         "measured": {"batch_size": plan.batch_size, "threads": plan.threads},
         "versions": {name: version(name) for name in ("torch", "numpy", "pyarrow", "onnxruntime")}
         | {"steepest": plan.version, "python": platform.python_version()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "device": subject.device_name()},
     }
+
+
+def _limits(box: Box) -> list[float] | None:
+    """The least and the largest value of the box, between which pictures are drawn; None where there is none."""
+    lower, upper = (torch.as_tensor(side, dtype=torch.float64) for side in (box.lower, box.upper))
+    found = [float(lower.min()), float(upper.max())]
+    return found if all(map(math.isfinite, found)) else None
 
 
 def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:

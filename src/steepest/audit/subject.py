@@ -144,7 +144,7 @@ def _require_labels(labels: Tensor, classes: int) -> None:
 def _about(source: Source, ids: Tensor, dtype: torch.dtype) -> list[str]:
     seen: dict[str, Any] = preview(source, ids)
     notes = []
-    if seen["one_class"]:
+    if seen["one_class"] and seen["n"] > 1:
         notes.append(
             f"all {seen['n']} examples have one label, {seen['classes'][0]}: accuracies speak of that class only"
         )

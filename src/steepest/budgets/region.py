@@ -52,15 +52,20 @@ class Region:
 
     def rows(self, index: Tensor) -> Self:
         """Return the region of the examples that `index` selects."""
-        kept = object.__new__(type(self))
-        kept.budget, kept.box, kept.x = self.budget.rows(index), self.box, self.x[index]
-        kept._ball = self._ball.rows(index)
+        kept = self._with(self.budget.rows(index), self.x[index])
         kept._bounds = None if self._bounds is None else (self._bounds[0][index], self._bounds[1][index])
         return kept
 
-    def scaled(self, factor: float | Tensor) -> Region:
+    def scaled(self, factor: float | Tensor) -> Self:
         """Return the region of factor · budget around the same x; `factor` is a number or one per example [N]."""
-        return Region(self.budget.scaled(factor), self.box, self.x)
+        return self._with(self.budget.scaled(factor), self.x)
+
+    def _with(self, budget: Budget, x: Tensor) -> Self:
+        """Return the region of a budget that is fitted already: one ε per example would be ambiguous if N = d."""
+        made = object.__new__(type(self))
+        made.budget, made.box, made.x, made._bounds = budget, self.box, x, None
+        made._ball = budget if budget.separable else budget.scaled(_INWARD)
+        return made
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
@@ -111,6 +116,11 @@ class Region:
     def sample(self, stream: Stream, step: int) -> Tensor:
         """Return one point per example, uniform over the set (for cut balls: see `budgets/sampling.py`)."""
         return self._point(self._ball.sample(self.x, stream, step, self.limits()))
+
+    def sample_clipped(self, stream: Stream, step: int) -> Tensor:
+        """Return a uniform point of the budget alone, projected into the set: more mass lies on the box's faces."""
+        delta = self._ball.sample(self.x, stream, step)
+        return self.project(self.x.double().add(delta).to(self.x.dtype))
 
     def corner(self, stream: Stream, step: int) -> Tensor:
         """Return the extreme point of a random direction with independent normal coordinates."""

@@ -110,10 +110,11 @@ class ScaledCrossEntropy:
 
     def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
         """See `Objective`."""
+        labels = checked(y, outputs)
         top = outputs.detach().topk(2, dim=1).values
         gap = (top[:, 0] - top[:, 1]).clamp_min(torch.finfo(outputs.dtype).tiny)
         scaled = (outputs - top[:, :1]) / gap[:, None]
-        return gap * cross_entropy(scaled, checked(y, outputs), reduction="none")
+        return gap * cross_entropy(scaled, labels, reduction="none")
 
     def value(self, outputs: Tensor, y: Tensor) -> Tensor:
         """See `Objective`."""

@@ -1,0 +1,122 @@
+"""`steepest audit`: from what was asked to records, numbers and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from steepest.app import console, exports
+from steepest.app.config import FILE, Settings, command_line, default_folder, resolve
+from steepest.app.exits import GATE_FAILED
+from steepest.app.gate import Gate, parse_gates
+from steepest.app.opening import open_budgets, open_model, open_source, require_target, target_index
+from steepest.audit.api import AuditRun
+from steepest.audit.api import audit as measure
+from steepest.audit.presets import parse_attacks, preset_of
+from steepest.models.objectives import objective_of
+from steepest.report.run import report
+from steepest.report.wording import count, duration, percent, size
+
+_POINTS = 8
+"""How many points of the curve fit on a line."""
+
+
+def run(given: Mapping[str, Any], *, as_json: bool, outputs: Sequence[str]) -> None:
+    """Audit, write the page, print the result, and judge the gates; raises as `st.audit`."""
+    with console.Terminal() as terminal:
+        settings, notes = resolve(given, file=Path(FILE))
+        for note in notes:
+            terminal.say(note)
+        gates = parse_gates(settings.gate)
+        targets = exports.checked(outputs, (".html", ".json"))
+        found = _audited(settings, terminal)
+    page = report(found)
+    for path in targets:
+        if path.suffix.lower() == ".json":
+            exports.write_json(path, found.summary)
+        else:
+            report(found, path)
+    if as_json:
+        console.show_json(found.summary)
+    else:
+        show(found, [page, *targets])
+    _judge(gates, found.summary, terminal)
+
+
+def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
+    """Look at what is cheap to refuse before anything large is opened."""
+    preset_of(settings.preset)
+    if settings.attacks is not None:
+        parse_attacks(settings.attacks)
+    objective_of(settings.objective)
+    batch_size, budgets = settings.batch(), open_budgets(settings)
+    source, model = open_source(settings), open_model(settings)
+    target = target_index(settings.target, source.class_names)
+    require_target(target, model)
+    return measure(
+        model,
+        source,
+        budgets,
+        preset=settings.preset,
+        attacks=settings.attacks,
+        objective=settings.objective,
+        target=target,
+        out=settings.out or default_folder(settings, model.facts.sha256),
+        limit=settings.limit,
+        sample=settings.sample,
+        seed=settings.seed,
+        batch_size=batch_size,
+        device=settings.device,
+        save=settings.save,
+        allow_chance=settings.allow_chance,
+        command=command_line(["audit"], settings),
+        progress=terminal,
+    )
+
+
+def show(found: AuditRun, written: Sequence[Path]) -> None:
+    """Print the ledger, the headline, the curve and where the page is."""
+    summary = found.summary
+    rows = [
+        (
+            stage["name"],
+            size(stage["epsilon"]) if stage["epsilon"] else "",
+            count(stage["entered"]),
+            count(stage["broken"]),
+            count(stage["forwards"]),
+            count(stage["backwards"]),
+            duration(stage["seconds"]),
+        )
+        for stage in summary["stages"]
+    ]
+    console.show_table(("stage", "ε", "entered", "broken", "forwards", "backwards", "seconds"), rows)
+    console.say()
+    low, high = summary["robust_interval"]
+    console.say(
+        f"robust accuracy at most {percent(summary['robust_accuracy'])} [{100 * low:.1f}, {100 * high:.1f}] of "
+        f"N={summary['n']} under {summary['budget']}, clean {percent(summary['clean_accuracy'])}"
+    )
+    if summary["blind"]:
+        console.say(
+            f"{count(summary['blind'])} examples could not be attacked as they should have been: see the report"
+        )
+    console.say(f"accuracy at ε: {_curve(summary['curve'])}")
+    for path in written:
+        console.say(str(path))
+
+
+def _curve(rows: Sequence[Mapping[str, Any]]) -> str:
+    known = [row for row in rows if row["best"] is not None]
+    step = max(1, -(-len(known) // _POINTS))
+    return ", ".join(f"{size(row['epsilon'])}: {percent(row['best'])}" for row in known[::step])
+
+
+def _judge(gates: Sequence[Gate], summary: Mapping[str, Any], terminal: console.Terminal) -> None:
+    failed = [gate for gate in gates if not gate.holds(summary)]
+    for gate in failed:
+        terminal.say(f"gate failed: {gate.text}, but {gate.measure} is {gate.measured(summary):.4f}")
+    if failed:
+        raise typer.Exit(GATE_FAILED)

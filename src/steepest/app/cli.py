@@ -1,0 +1,225 @@
+"""The command line: names, options and help of every command; what they do is imported when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from steepest.app import options as o
+from steepest.app.exits import foreseen
+from steepest.basis.version import VERSION
+
+CONTINUES = "the same command continues where it stopped"
+NOTHING = "nothing was written"
+
+app = typer.Typer(
+    name="steepest",
+    help="Find the worst input that a budget allows, for any differentiable model: robust accuracy, with its cost.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+runs = typer.Typer(help="List runs, or show one.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(runs, name="runs")
+
+
+def main() -> None:
+    """Answer the command line."""
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def face(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find the worst input that a budget allows, for any differentiable model: robust accuracy, with its cost."""
+
+
+@app.command()
+@foreseen(CONTINUES)
+def audit(
+    model: o.MaybeModel = None,
+    data: o.MaybeData = None,
+    budget: o.Budget = None,
+    preset: o.Preset = None,
+    attacks: o.Attacks = None,
+    objective: o.Objective = None,
+    target: o.Target = None,
+    label: o.Label = None,
+    out: o.Out = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    seed: o.Seed = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    box: o.Box = None,
+    labels: o.Labels = None,
+    resize: o.Resize = None,
+    weights: o.Weights = None,
+    feature_weights: o.FeatureWeights = None,
+    mask: o.Mask = None,
+    trust_code: o.TrustCode = False,
+    save: o.Save = False,
+    allow_chance: o.AllowChance = False,
+    gate: o.Gate = None,
+    as_json: o.AsJson = False,
+    output: o.Outputs = None,
+) -> None:
+    """Measure robust accuracy, and write a page about it.
+
+    Whatever is left out comes from STEEPEST_<OPTION> in the environment, then from steepest.toml in this folder.
+    The same command again continues a run that was interrupted.
+    """
+    given = o.given(locals(), "as_json", "output")
+    from steepest.app.audit import run
+
+    run(given, as_json=as_json, outputs=output or [])
+
+
+@app.command()
+@foreseen(NOTHING)
+def attack(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An attack, e.g. fgsm or 'pgd(steps=50)'.")],
+    model: o.Model,
+    data: o.Data,
+    budget: o.Budget = None,
+    objective: o.Objective = None,
+    target: o.Target = None,
+    label: o.Label = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    seed: o.Seed = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    box: o.Box = None,
+    labels: o.Labels = None,
+    resize: o.Resize = None,
+    weights: o.Weights = None,
+    feature_weights: o.FeatureWeights = None,
+    mask: o.Mask = None,
+    trust_code: o.TrustCode = False,
+    allow_chance: o.AllowChance = False,
+    as_json: o.AsJson = False,
+    output: o.Output = None,
+    force: o.Force = False,
+) -> None:
+    """Run one attack and keep its points.
+
+    -o adversarial.npz keeps floats; -o folder/ (or one.png for one example) keeps PNG images. Images are rounded to 8 bits inside the budget, and the model is asked again about what was written.
+    """
+    given = o.given(locals(), "name", "as_json", "output", "force")
+    from steepest.app.attack import run
+
+    run(name, given, as_json=as_json, output=output, force=force)
+
+
+@app.command()
+@foreseen(NOTHING)
+def curve(
+    model: o.Model,
+    data: o.Data,
+    budget: o.Budget = None,
+    points: Annotated[int, typer.Option(help="Equal steps of ε up to the budget's.")] = 32,
+    objective: o.Objective = None,
+    label: o.Label = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    seed: o.Seed = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    box: o.Box = None,
+    labels: o.Labels = None,
+    resize: o.Resize = None,
+    weights: o.Weights = None,
+    feature_weights: o.FeatureWeights = None,
+    mask: o.Mask = None,
+    trust_code: o.TrustCode = False,
+    allow_chance: o.AllowChance = False,
+    as_json: o.AsJson = False,
+    output: o.Output = None,
+) -> None:
+    """Print accuracy against ε from one gradient each."""
+    given = o.given(locals(), "points", "as_json", "output")
+    from steepest.app.curve import run
+
+    run(given, points=points, as_json=as_json, output=output)
+
+
+@app.command()
+@foreseen(NOTHING)
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Output = None
+) -> None:
+    """Write the page of a finished run again."""
+    from steepest.app.runs import write_report
+
+    write_report(run, output)
+
+
+@runs.command("list")
+@foreseen(NOTHING)
+def runs_list(
+    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="The folder that holds runs.")] = "runs",
+    as_json: o.AsJson = False,
+) -> None:
+    """List the runs in a folder."""
+    from steepest.app.runs import list_runs
+
+    list_runs(folder, as_json=as_json)
+
+
+@runs.command("show")
+@foreseen(NOTHING)
+def runs_show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], as_json: o.AsJson = False
+) -> None:
+    """Show the result of a run."""
+    from steepest.app.runs import show_run
+
+    show_run(run, as_json=as_json)
+
+
+@app.command("list")
+@foreseen(NOTHING)
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attacks, budgets, objectives or presets.")],
+    as_json: o.AsJson = False,
+) -> None:
+    """List what can be named in commands."""
+    from steepest.app.catalogues import show
+
+    show(kind, as_json=as_json)
+
+
+@app.command()
+@foreseen(NOTHING)
+def init(path: Annotated[str, typer.Argument(metavar="[PATH]", help="The file to write.")] = "steepest.toml") -> None:
+    """Write a commented steepest.toml for `audit`."""
+    from steepest.app.init import write
+
+    write(path)
+
+
+@app.command()
+@foreseen(NOTHING)
+def doctor(as_json: o.AsJson = False) -> None:
+    """Show versions, and test against a known answer."""
+    from steepest.app.doctor import run
+
+    run(as_json=as_json)

@@ -1,0 +1,78 @@
+"""`steepest runs` and `steepest report`: what is kept in the folders of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from steepest.app import audit, console, exports
+from steepest.audit.api import open_run
+from steepest.audit.store import RunFolder
+from steepest.basis.errors import IncompleteError, SteepestError, UsageError
+from steepest.report.run import report
+from steepest.report.wording import percent
+
+FINISHED = "finished"
+
+
+def write_report(run: str, output: str | None) -> None:
+    """Write the page of a run and print where it is; raises as `st.report`."""
+    paths = exports.checked([] if output is None else [output], (".html",))
+    console.say(str(report(run, paths[0] if paths else None)))
+
+
+def show_run(run: str, *, as_json: bool) -> None:
+    """Print the result of a finished run; raises as `open_run`."""
+    found = open_run(run)
+    if as_json:
+        console.show_json(found.summary)
+        return
+    console.say(found.summary["command"])
+    page = found.folder / "report.html"
+    audit.show(found, [page] if page.exists() else [])
+
+
+def list_runs(folder: str, *, as_json: bool) -> None:
+    """Print one line for each run in a folder.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"the folder {folder!r} does not exist: give the folder that holds runs, or run an audit.")
+    entries = [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())]
+    rows = [_row(entry) for entry in entries if (entry / "manifest.json").exists()]
+    if as_json:
+        console.show_json({"runs": rows})
+        return
+    head = ("folder", "model", "data", "budget", "n", "clean", "robust", "state")
+    console.show_table(head, [_cells(row) for row in rows])
+
+
+def _row(entry: Path) -> dict[str, Any]:
+    """Return what is known of a run; a damaged one is listed as such, so that it hides no other."""
+    row: dict[str, Any] = dict.fromkeys(("model", "data", "budget", "n", "clean", "robust"))
+    try:
+        manifest = RunFolder(entry).manifest()
+        row |= {
+            "model": manifest["model"]["source"],
+            "data": manifest["data"]["source"],
+            "budget": manifest["plan"]["budgets"][-1],
+            "n": manifest["data"]["n"],
+        }
+        try:
+            summary = open_run(entry).summary
+            row |= {"clean": summary["clean_accuracy"], "robust": summary["robust_accuracy"], "state": FINISHED}
+        except IncompleteError:
+            done = sum(RunFolder(entry).part(shard).exists() for shard in range(manifest["shards"]))
+            row["state"] = f"incomplete ({done} of {manifest['shards']} shards)"
+    except (SteepestError, KeyError, OSError) as error:
+        row["state"] = f"damaged ({type(error).__name__})"
+    return {"folder": str(entry), **row}
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    texts = [str(row[key] if row[key] is not None else "–") for key in ("folder", "model", "data", "budget", "n")]
+    shares = ["–" if row[key] is None else percent(row[key]) for key in ("clean", "robust")]
+    return [*texts, *shares, row["state"]]
