@@ -103,7 +103,7 @@ class Archive:
         ):
             array: NDArray[Any] = tensor.cpu().contiguous().numpy()
             if name not in self._streams:
-                self._streams[name] = tempfile.TemporaryFile()
+                self._streams[name] = tempfile.TemporaryFile()  # noqa: SIM115 — open until `close`
                 self._shapes[name] = array.dtype, array.shape[1:]
             self._streams[name].write(array.tobytes())
 

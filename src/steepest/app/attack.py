@@ -22,9 +22,9 @@ from steepest.audit.subject import Subject
 from steepest.audit.tally import name_of
 from steepest.basis.progress import Progress
 from steepest.budgets.contract import Budget
+from steepest.budgets.epsilon import largest
 from steepest.models.contract import Objective
-from steepest.models.goals import Predicted
-from steepest.report.wording import percent, size
+from steepest.report.wording import budget, percent, size
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,14 +32,17 @@ class Tally:
     """What one attack did, added up over batches.
 
     Attributes:
-        right: examples that the model got right (or, towards a target, did not call the target) before.
+        right, still_right: examples that the model got right before and after.
+        eligible: those that the attack could fool: right ones or, towards a target, those not called the target yet.
         fooled: those of them for which the goal was reached.
-        lost: those of them whose outputs or gradients were not finite, and are not fooled.
+        lost: those of them whose outputs or gradients were not finite, and are not fooled; they are not right after.
         example: label, answers before and after, and size of the change in data units, of the first example.
     """
 
     n: int = 0
     right: int = 0
+    still_right: int = 0
+    eligible: int = 0
     fooled: int = 0
     lost: int = 0
     forwards: int = 0
@@ -50,6 +53,17 @@ class Tally:
     example: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attack, and what it is turned on."""
+
+    recipe: Recipe
+    subject: Subject
+    budget: Budget
+    objective: Objective
+    settings: Settings
+
+
 def run(name: str, given: Mapping[str, Any], *, as_json: bool, output: str | None, force: bool) -> None:
     """Attack, write the points, and print what became of the examples; raises as `st.attack`."""
     with console.Terminal() as terminal:
@@ -57,87 +71,77 @@ def run(name: str, given: Mapping[str, Any], *, as_json: bool, output: str | Non
         for note in notes:
             terminal.say(note)
         recipe = ATTACKS.build(name)
-        budget = one_budget(settings, terminal)
+        allowed = one_budget(settings, terminal)
         settings.batch()
         path = None if output is None else Path(output).expanduser()
         if path is not None:
             exports.require_parent(path)
             exports.require_new(path, force=force)
         subject, target = open_subject(settings, terminal)
-        budget = budget.fitted((len(subject.source), *subject.source.shape))
-        goal = goal_of(settings, target)
-        sink = sink_for(path, subject, budget, goal)
-        if path is None:
-            tally = _attacked(recipe, subject, budget, goal, settings, sink, terminal)
-        else:
-            found: list[Tally] = []
-
-            def write(beside: Path) -> None:
-                found.append(_attacked(recipe, subject, budget, goal, settings, sink, terminal))
-                sink.close(beside)
-
-            exports.replace(path, write)
-            tally = found[0]
-    summary = {
-        **asdict(tally),
-        "clean_accuracy": tally.right / tally.n,
-        "accuracy": (tally.right - tally.fooled - tally.lost) / tally.n,
-        "attack": recipe.call,
-        "budget": repr(budget),
-        "target": target,
-        "seed": settings.seed,
-        "output": None if path is None else str(path),
-        "rounded": sink.rounded(),
-        "command": command_line(["attack", name], settings),
-    }
+        job = Job(
+            recipe=recipe,
+            subject=subject,
+            budget=allowed.fitted((len(subject.source), *subject.source.shape)),
+            objective=goal_of(settings, target),
+            settings=settings,
+        )
+        sink = sink_for(path, subject, job.budget, job.objective)
+        tally = _attacked(job, sink, terminal)
+        if path is not None:
+            exports.replace(path, sink.close)
+    summary = _summary(job, tally, target, path, sink)
     if as_json:
         console.show_json(summary)
     else:
         _show(summary, subject)
 
 
-def _attacked(
-    recipe: Recipe,
-    subject: Subject,
-    budget: Budget,
-    goal: Objective,
-    settings: Settings,
-    sink: Sink,
-    progress: Progress,
-) -> Tally:
+def _summary(job: Job, tally: Tally, target: int | None, path: Path | None, sink: Sink) -> dict[str, Any]:
+    return {
+        **asdict(tally),
+        "clean_accuracy": tally.right / tally.n,
+        "accuracy": tally.still_right / tally.n,
+        "attack": job.recipe.call,
+        "budget": repr(job.budget),
+        "epsilon": largest(job.budget.epsilon),
+        "target": target,
+        "seed": job.settings.seed,
+        "output": None if path is None else str(path),
+        "rounded": sink.rounded(),
+        "command": command_line(["attack", job.recipe.call], job.settings),
+    }
+
+
+def _attacked(job: Job, sink: Sink, progress: Progress) -> Tally:
     tally = Tally()
-    progress.begin(recipe.call, len(subject.ids))
-    progress.advance(0)
     begin = time.perf_counter()
-    for ids in batches(subject, settings, goal):
-        _one(recipe, subject, ids, budget.rows(ids), goal, settings.seed, tally, sink)
-        progress.advance(len(ids), f"fooled so far: {tally.fooled} of {tally.right}")
+    parts = batches(job.subject, job.settings, job.objective)
+    progress.begin(job.recipe.call, len(job.subject.ids))
+    progress.advance(0)
+    for ids in parts:
+        sink.take(_one(job, ids, tally))
+        progress.advance(len(ids), f"fooled so far: {tally.fooled} of {tally.eligible}")
     progress.end()
     tally.seconds = time.perf_counter() - begin
     return tally
 
 
-def _one(
-    recipe: Recipe,
-    subject: Subject,
-    ids: Tensor,
-    budget: Budget,
-    goal: Objective,
-    seed: int,
-    tally: Tally,
-    sink: Sink,
-) -> None:
-    """Attack one batch, count what happened, and hand its points on."""
+def _one(job: Job, ids: Tensor, tally: Tally) -> Points:
+    """Attack one batch, count what happened, and return its points."""
+    subject, goal, allowed = job.subject, job.objective.goal, job.budget.rows(ids)
     x, y = subject.batch(ids)
-    found = attack(recipe, subject.model, x, y, budget, objective=goal, seed=seed, ids=ids)
+    found = attack(job.recipe, subject.model, x, y, allowed, objective=job.objective, seed=job.settings.seed, ids=ids)
     before, after = subject.model.logits(x), subject.model.logits(found.point)
-    won = goal.goal(after, y)
-    right = ~goal.goal(before, y) if isinstance(goal.goal, Predicted) else before.argmax(1) == y
-    right &= torch.isfinite(before).all(1)
+    won = goal(after, y)
+    right = (before.argmax(1) == y) & torch.isfinite(before).all(1)
+    eligible = ~goal(before, y) & torch.isfinite(before).all(1)
+    lost = eligible & ~won & (found.status == Status.NONFINITE)
     tally.n += len(ids)
     tally.right += int(right.sum())
-    tally.fooled += int((right & won).sum())
-    tally.lost += int((right & ~won & (found.status == Status.NONFINITE)).sum())
+    tally.still_right += int((right & ~lost & (after.argmax(1) == y)).sum())
+    tally.eligible += int(eligible.sum())
+    tally.fooled += int((eligible & won).sum())
+    tally.lost += int(lost.sum())
     tally.forwards += int(found.forwards.sum()) + 2 * len(ids)
     tally.backwards += int(found.backwards.sum())
     tally.largest_gauge = max(tally.largest_gauge, float(found.gauge.max()))
@@ -145,12 +149,12 @@ def _one(
         "label": int(y[0]),
         "before": int(before[0].argmax()),
         "after": int(after[0].argmax()),
-        "radius": float(budget.rows(torch.tensor([0])).norm(found.point[:1].double() - x[:1].double())),
+        "radius": float(allowed.rows(torch.tensor([0])).norm(found.point[:1].double() - x[:1].double())),
     }
     for status in found.status.tolist():
         word = Status(status).name.lower()
         tally.status[word] = tally.status.get(word, 0) + 1
-    sink.take(Points(ids=ids, x=x, y=y, point=found.point, prediction=after.argmax(1), fooled=right & won))
+    return Points(ids=ids, x=x, y=y, point=found.point, prediction=after.argmax(1), fooled=eligible & won)
 
 
 def _show(summary: Mapping[str, Any], subject: Subject) -> None:
@@ -159,14 +163,14 @@ def _show(summary: Mapping[str, Any], subject: Subject) -> None:
     else:
         what = "now wrong" if summary["target"] is None else f"now called {summary['target']}"
         console.say(
-            f"{summary['attack']} within {summary['budget']}: {summary['fooled']} of {summary['right']} examples are "
+            f"{summary['attack']} within {budget(summary)}: {summary['fooled']} of {summary['eligible']} examples are "
             f"{what}; accuracy {percent(summary['clean_accuracy'])} → {percent(summary['accuracy'])}"
         )
     if summary["lost"]:
-        console.say(f"{summary['lost']} examples met numbers that are not finite; they are not counted as robust")
+        console.say(f"not finite, and so not counted as robust: {summary['lost']} of {summary['n']}")
     if summary["status"].get("zero_gradient"):
         console.say(
-            f"{summary['status']['zero_gradient']} examples have a gradient of exactly zero: the attack was blind there"
+            f"blind, since the gradient is exactly zero: {summary['status']['zero_gradient']} of {summary['n']}"
         )
     rounded = summary["rounded"]
     if rounded is not None:
@@ -183,5 +187,5 @@ def _show_one(summary: Mapping[str, Any], subject: Subject) -> None:
     wrong = "" if summary["right"] else ", which is wrong already"
     console.say(
         f"{subject.source.name}, label {label}: the model says {before}{wrong}; after {summary['attack']} it says "
-        f"{after}, with a change of {size(example['radius'])} within {summary['budget']}"
+        f"{after}, with a change of {size(example['radius'])} within {budget(summary)}"
     )

@@ -12,13 +12,13 @@ from steepest.app import console, exports
 from steepest.app.config import FILE, Settings, command_line, default_folder, resolve
 from steepest.app.exits import GATE_FAILED
 from steepest.app.gate import Gate, parse_gates
-from steepest.app.opening import open_budgets, open_model, open_source, require_target, target_index
+from steepest.app.opening import open_budgets, open_model, open_source, target_index
 from steepest.audit.api import AuditRun
 from steepest.audit.api import audit as measure
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
-from steepest.report.wording import count, duration, percent, size
+from steepest.report.wording import budget, count, duration, percent, size
 
 _POINTS = 8
 """How many points of the curve fit on a line."""
@@ -55,7 +55,6 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
     batch_size, budgets = settings.batch(), open_budgets(settings)
     source, model = open_source(settings), open_model(settings)
     target = target_index(settings.target, source.class_names)
-    require_target(target, model)
     return measure(
         model,
         source,
@@ -97,7 +96,7 @@ def show(found: AuditRun, written: Sequence[Path]) -> None:
     low, high = summary["robust_interval"]
     console.say(
         f"robust accuracy at most {percent(summary['robust_accuracy'])} [{100 * low:.1f}, {100 * high:.1f}] of "
-        f"N={summary['n']} under {summary['budget']}, clean {percent(summary['clean_accuracy'])}"
+        f"N={summary['n']} under {budget(summary)}, clean {percent(summary['clean_accuracy'])}"
     )
     if summary["blind"]:
         console.say(

@@ -119,7 +119,8 @@ def attack(
 ) -> None:
     """Run one attack and keep its points.
 
-    -o adversarial.npz keeps floats; -o folder/ (or one.png for one example) keeps PNG images. Images are rounded to 8 bits inside the budget, and the model is asked again about what was written.
+    -o adversarial.npz keeps floats; -o folder/ (or one.png for one example) keeps PNG images, rounded to 8 bits
+    inside the budget; then the model is asked again about what was written.
     """
     given = o.given(locals(), "name", "as_json", "output", "force")
     from steepest.app.attack import run

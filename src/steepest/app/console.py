@@ -6,17 +6,17 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from steepest.report.wording import plain
+from steepest.report.wording import duration, plain
 
 _EVERY = 30.0
 """Seconds between two lines of progress where no bar can be drawn."""
@@ -33,7 +33,7 @@ class Terminal:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task, self._total, self._done, self._first = "", 0, 0, 0
-        self._began = self._spoke = 0.0
+        self._began = self._spoke = self._last = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -45,14 +45,12 @@ class Terminal:
         """See `Progress.begin`."""
         self.end()
         self._task, self._total, self._done, self._first = task, total, 0, -1
-        self._began = self._spoke = time.monotonic()
+        self._began = self._spoke = self._last = time.monotonic()
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-            # A batch may take longer than Rich's usual memory of 30 seconds.
-            self._bar = Progress(
-                *columns, *times, console=self._console, transient=True, speed_estimate_period=24 * 3600
-            )
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            # Rich's own estimate needs two batches, and a batch may take minutes.
+            texts = (_Left(self.left), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, *texts, console=self._console, transient=True)
             self._bar.start()
             self._bar.add_task(task, total=total, note="")
 
@@ -60,11 +58,12 @@ class Terminal:
         """See `Progress.advance`."""
         self._done += done
         self._first = self._done if self._first < 0 else self._first
+        self._last = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=done, note=plain(note))
         elif time.monotonic() - self._spoke >= _EVERY:
             self._spoke = time.monotonic()
-            self.say(f"{self._task}: {self._done} of {self._total}, {self._left()}{', ' if note else ''}{note}")
+            self.say(f"{self._task}: {self._done} of {self._total}, {self.left()}{', ' if note else ''}{note}")
 
     def say(self, message: str) -> None:
         """See `Progress.say`."""
@@ -79,13 +78,26 @@ class Terminal:
             self._bar.stop()
             self._bar = None
 
-    def _left(self) -> str:
-        """Estimate from this start alone: what an earlier one finished took no time."""
+    def left(self) -> str:
+        """Return the time left in words, estimated from this start alone: an earlier one's work took no time."""
         here = self._done - self._first
-        if here <= 0:
+        if self._first < 0 or here <= 0:
             return "time left not known yet"
-        seconds = (time.monotonic() - self._began) * (self._total - self._done) / here
-        return f"about {seconds:.0f} s left"
+        seconds = (self._last - self._began) * (self._total - self._done) / here - (time.monotonic() - self._last)
+        return f"about {duration(max(0.0, seconds))} left"
+
+
+@final
+class _Left(ProgressColumn):
+    """The time left, asked anew whenever the bar is drawn."""
+
+    def __init__(self, words: Callable[[], str]) -> None:
+        super().__init__()
+        self._words = words
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn.render`."""
+        return Text(self._words())
 
 
 def say(message: str = "") -> None:

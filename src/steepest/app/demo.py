@@ -59,7 +59,7 @@ def trained(x: Tensor, y: Tensor, budget: Linf | None, progress: console.Termina
     network = small_cnn()
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(y)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(y)), BATCH):
             seen, wanted = x[rows], y[rows]
             if budget is not None:
                 seen = torch.cat([seen, fgsm(Model(network), seen, wanted, budget, objective="ce")])

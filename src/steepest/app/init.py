@@ -6,6 +6,7 @@ from pathlib import Path
 
 from steepest.app import console, exports
 from steepest.app.config import FILE
+from steepest.basis.errors import UsageError
 
 TEXT = """\
 # What `steepest audit` does in this folder. The command line and STEEPEST_<OPTION> go before this file.
@@ -46,6 +47,6 @@ def write(path: str) -> None:
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     exports.require_parent(file)
     if file.exists():
-        raise exports.UsageError(f"{str(file)!r} exists already: edit it, delete it, or give another path.")
+        raise UsageError(f"{str(file)!r} exists already: edit it, delete it, or give another path.")
     exports.replace(file, lambda beside: beside.write_text(TEXT, encoding="utf-8"))
     console.say(f"{file}: name your model, data and budget there, then run `steepest audit`.")

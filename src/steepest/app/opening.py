@@ -13,7 +13,7 @@ from steepest.app.config import Settings
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.data.folder import ImageFiles
 from steepest.audit.measure import batch_size
-from steepest.audit.subject import Subject, prepare
+from steepest.audit.subject import Subject, aimed, prepare
 from steepest.basis.errors import UsageError, unknown
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import parse_budget
@@ -122,34 +122,22 @@ def open_subject(settings: Settings, progress: Progress) -> tuple[Subject, int |
     source = open_source(settings)
     target = target_index(settings.target, source.class_names)
     ids = select(source, limit=settings.limit, sample=settings.sample, seed=settings.seed)
-    unlabelled = isinstance(source, ImageFiles) and int(source.labels.min()) < 0
-    if unlabelled:
-        source = replace(source, labels=torch.zeros_like(source.labels))
-    if target is not None and not unlabelled:
+    image = source if isinstance(source, ImageFiles) and int(source.labels.min()) < 0 else None
+    if image is not None:
+        source = replace(image, labels=torch.zeros_like(image.labels))
+    if target is not None and image is None:
         ids = ids[source.labels[ids] != target]
     if not ids.numel():
         raise UsageError(f"no example is left to attack: all have the target's label {target}. Give another --target.")
     subject = prepare(open_model(settings), source, ids, settings.device, allow_chance=settings.allow_chance)
-    if unlabelled:
+    if image is not None:
         said = subject.model.logits(subject.first[0]).argmax(1)
         progress.say(f"no --label was given: the model's own answer, {int(said)}, is taken as the label")
-        source = replace(source, labels=said.cpu())
+        source = replace(image, labels=said.cpu())
         subject = replace(subject, source=source, first=(subject.first[0], said), correct=len(said))
-    require_target(target, subject.model)
-    for line in (subject.preview(), *subject.notes):
-        progress.say(line)
+    subject = subject if target is None else aimed(subject, target)
+    subject.tell(progress)
     return subject, target
-
-
-def require_target(target: int | None, model: Model) -> None:
-    """Raise unless the target is a class of the model.
-
-    Raises:
-        UsageError: names the classes.
-    """
-    classes = model.facts.classes
-    if target is not None and classes is not None and target >= classes:
-        raise UsageError(f"--target {target} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
 
 
 def goal_of(settings: Settings, target: int | None) -> Objective:

@@ -19,7 +19,7 @@ from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import parse_attacks, preset_of, stages_of
 from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
-from steepest.audit.subject import prepare
+from steepest.audit.subject import aimed, prepare
 from steepest.audit.tally import tally
 from steepest.basis.errors import UsageError
 from steepest.basis.progress import Progress, Silent
@@ -108,8 +108,7 @@ def audit(
         target: attack towards this class; examples of that class are left out.
         out: the run's folder; a temporary one if left out.
         limit, sample: the first examples, or a seeded draw with each class in proportion.
-        labels: class names in the order of the model's outputs.
-        resize: (height, width) for images of differing sizes.
+        labels, resize: class names in the order of the model's outputs; (height, width) for images of many sizes.
         seed: of all random draws; records depend on nothing else that is random.
         batch_size: measured once if left out.
         device: moves the model there first.
@@ -126,6 +125,7 @@ def audit(
     source = open_data(data, labels=labels, resize=resize)
     ids = select(source, limit=limit, sample=sample, seed=seed)
     subject = prepare(model, source, _attackable(source, ids, target), device, allow_chance=allow_chance)
+    subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     cascade = Cascade(
         model=subject.model,
@@ -153,8 +153,7 @@ def audit(
         batch_size=batch_size or 0,
     )
     folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="steepest-")))
-    for line in (subject.preview(), *subject.notes):
-        seen.say(line)
+    subject.tell(seen)
     plan = begin(folder, subject, cascade, plan, command)
     work(folder, subject, cascade, plan, seen)
     return open_run(folder.path)

@@ -68,6 +68,8 @@ class RunFolder:
                     f"{self.path} holds another run ({'; '.join(differences)}). Give another --out, or delete it."
                 )
             return manifest
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file: give a new or empty folder as --out.")
         if self.path.exists() and any(entry.name not in _HARMLESS for entry in self.path.iterdir()):
             raise UsageError(f"{self.path} is not empty and is not a run. Give a new or empty folder as --out.")
         return None

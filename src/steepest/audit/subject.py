@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from steepest.audit.data import Source, preview
 from steepest.audit.statistics import looks_like_chance
-from steepest.basis.errors import DataError, UsageError
+from steepest.basis.errors import DataError, ModelError, SteepestError, UsageError
+from steepest.basis.progress import Progress
 from steepest.models.inspection import inspected
 from steepest.models.loading import fitted_to
 from steepest.models.model import Model, Network
@@ -28,6 +29,7 @@ class Subject:
         ids: of the chosen examples, rising.
         dtype, device: in which the model is asked; its parameters' own, unless a device was given.
         notes: what a reader should know before the numbers.
+        adapted: what was changed to make model and data fit each other.
         first: some examples, spread over the choice, and their labels.
         correct: how many of those the model gets right.
     """
@@ -38,6 +40,7 @@ class Subject:
     dtype: torch.dtype
     device: torch.device
     notes: tuple[str, ...]
+    adapted: tuple[str, ...]
     first: tuple[Tensor, Tensor]
     correct: int = 0
 
@@ -49,6 +52,11 @@ class Subject:
             f"{self.model.facts.classes} classes; {self.correct} of {seen} looked at are right "
             f"({100 * self.correct / seen:.1f} %)"
         )
+
+    def tell(self, progress: Progress) -> None:
+        """Say what was found before the work begins."""
+        for line in (self.preview(), *self.adapted, *self.notes):
+            progress.say(line)
 
     def batch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return (x, y) of the examples `ids`, checked to lie in the box.
@@ -91,13 +99,24 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
     handle = fitted_to(model if isinstance(model, Model) else Model(model), source.shape)
     dtype, place = _precision(handle.network, device)
     spread = ids[torch.linspace(0, len(ids) - 1, min(len(ids), PREVIEW)).round().long()]
-    subject = Subject(model=handle, source=source, ids=ids, dtype=dtype, device=place, notes=(), first=(spread, spread))
+    subject = Subject(
+        model=handle,
+        source=source,
+        ids=ids,
+        dtype=dtype,
+        device=place,
+        notes=(),
+        adapted=(*handle.facts.notes, *source.notes),
+        first=(spread, spread),
+    )
     x, y = subject.batch(spread)
+    _require_answer(handle, x[:2])
     handle = inspected(handle, x[:32])
     classes = handle.facts.classes
     assert classes is not None
     _require_labels(source.labels[ids], classes)
-    notes = (*handle.facts.notes, *source.notes, *_about(source, ids, dtype))
+    found = [note for note in handle.facts.notes if note not in subject.adapted]
+    notes = (*found, *_about(source, ids, dtype))
     correct = int((handle.logits(x).argmax(1) == y).sum())
     if looks_like_chance(correct, len(y), classes):
         chance = (
@@ -108,6 +127,34 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
             raise DataError(f"{chance}. {_CAUSES}")
         notes = (*notes, f"{chance}.")
     return replace(subject, model=handle, notes=notes, first=(x, y), correct=correct)
+
+
+def aimed(subject: Subject, target: int) -> Subject:
+    """Return the subject with a note that the attacks aim at one class.
+
+    Raises:
+        UsageError: the model has no such class.
+    """
+    classes = subject.model.facts.classes
+    if classes is not None and not 0 <= target < classes:
+        raise UsageError(f"target {target} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
+    aim = f"the attacks aim at class {target}; examples of that class are left out"
+    return replace(subject, notes=(*subject.notes, aim))
+
+
+def _require_answer(model: Model, x: Tensor) -> None:
+    """Ask about two examples first: what the user's code raises there speaks of the shape, nearly always."""
+    try:
+        model.logits(x)
+    except SteepestError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        shape = "×".join(map(str, x.shape[1:]))
+        raise ModelError(
+            f"the model {model.facts.source} fails on an example of shape {shape} ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}). Check that the data has "
+            "the shape that the model takes (channels first; images: --resize HxW)."
+        ) from error
 
 
 _CAUSES = (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from steepest.audit.api import AuditRun, open_run
 from steepest.audit.store import RunFolder
@@ -60,12 +59,12 @@ def triples(folder: RunFolder, manifest: Mapping[str, Any]) -> list[Triple]:
     return found[: gallery.MOST]
 
 
-def _examples(file: Path) -> Iterator[dict[str, NDArray[Any]]]:
+def _examples(file: Path) -> Iterator[dict[str, Any]]:
     try:
         with np.load(file, allow_pickle=False) as held:
             arrays = {key: held[key] for key in held.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} is damaged ({error}): delete it and the report will do without it.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise DataError(f"{file} is damaged: delete it and the report will do without it.") from None
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
         raise DataError(f"{file} lacks {', '.join(missing)}: delete it and the report will do without it.")
@@ -73,7 +72,7 @@ def _examples(file: Path) -> Iterator[dict[str, NDArray[Any]]]:
         yield {key: array[row] for key, array in arrays.items()}
 
 
-def _triple(example: Mapping[str, NDArray[Any]], record: Mapping[str, Any], manifest: Mapping[str, Any]) -> Triple:
+def _triple(example: Mapping[str, Any], record: Mapping[str, Any], manifest: Mapping[str, Any]) -> Triple:
     names: Sequence[str] | None = manifest["data"]["class_names"]
     lower, upper = manifest.get("limits") or _range(example)
     return Triple(
@@ -90,7 +89,7 @@ def _triple(example: Mapping[str, NDArray[Any]], record: Mapping[str, Any], mani
     )
 
 
-def _range(example: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
+def _range(example: Mapping[str, Any]) -> tuple[float, float]:
     """Where inputs have no limits, the picture's own least and largest value are black and white."""
     lower = min(float(example[key].min()) for key in ("clean", "images"))
     upper = max(float(example[key].max()) for key in ("clean", "images"))

@@ -1,0 +1,1 @@
+"""Tests of the command line, its exit codes, resuming, and the page."""

@@ -1,0 +1,1 @@
+"""Closed forms: what is known exactly must come out exactly."""
