@@ -1,0 +1,1 @@
+"""Every catalogued attack keeps the same laws."""

@@ -1,0 +1,1 @@
+"""A broken attack must turn the laws red."""
