@@ -25,7 +25,7 @@ def test_json_is_one_object_with_what_was_promised(place: Path) -> None:
     low, high = found["robust_interval"]
     assert 0 <= low <= found["robust_accuracy"] <= high <= 1
     assert found["robust_accuracy"] < found["clean_accuracy"]
-    assert [stage["name"] for stage in found["stages"]] == ["clean", "fgsm", "pgd", "noise"]
+    assert [stage["name"] for stage in found["stages"]] == ["clean", "curve", "fgsm", "pgd", "noise"]
     for stage in found["stages"]:
         assert set(stage) >= {"name", "entered", "broken", "forwards", "backwards", "seconds"}
     assert found["stages"][0]["entered"] == COUNT
@@ -83,7 +83,7 @@ def test_several_sizes_attacks_and_masks(place: Path) -> None:
     model, data, *_ = ASK
     many = asked_json("audit", model, data, "--budget", "linf:0.05,0.1", "--attacks", "fgsm, bim(steps=2)", *QUICK)
     assert many["epsilon"] == 0.1 and many["preset"] == "custom"
-    assert [stage["name"] for stage in many["stages"]] == ["clean", "fgsm", "bim", "fgsm", "bim"]
+    assert [stage["name"] for stage in many["stages"]] == ["clean", "curve", "fgsm", "bim", "fgsm", "bim"]
     half = asked_json("audit", model, data, "--budget", "linf:0.1", "--mask", "mask.npy", *QUICK)
     assert many["robust_accuracy"] <= half["robust_accuracy"]
     weighted = asked_json("audit", model, data, "--budget", "weighted:0.1", "--feature-weights", "weights.npy", *QUICK)

@@ -70,7 +70,8 @@ def summary(names: list[str], n: int = 1000) -> dict[str, Any]:
             "found": 577,
             "values": [0.01, 0.02, 0.02, None],
         },
-        "status": {"zero_gradient": 12, "nonfinite": 1, "ok": 900},
+        "status": {"zero_gradient": 12, "nonfinite": 0, "ok": 988},
+        "blind": {"zero_gradient": 12, "nonfinite": 0},
         "notes": [f"A note about {names[0]}."],
         "run": "runs/a",
         "command": "steepest audit net.onnx images.npz --budget linf:8/255 --seed 7",
@@ -218,7 +219,6 @@ def test_numbers_are_those_of_the_summary(html: str) -> None:
     ):
         assert shown in text, shown
     assert "not monotone in ε" in text and "which is not robustness" in text
-    assert "1 example could not" in text and "900 example" not in text
     assert summary(NAMES)["command"] in text and "ab" * 32 in text and "steepest 0.1.0" in text
 
 
@@ -407,3 +407,11 @@ def test_browser_opens_it_offline_in_silence(html: str, tmp_path: Path, width: i
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [target.as_uri()]
     assert wide <= width and pictures == [8] * 9 and drawn == 3
+
+
+def test_what_could_not_be_measured_is_neither_robust_nor_at_most() -> None:
+    html = page.render({**summary(NAMES), "blind": {"zero_gradient": 0, "nonfinite": 7}}, manifest(NAMES), [])
+    text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", html)).replace("\u00a0", " "))
+    assert "and 7 could not be measured" in text
+    assert "7 examples could not be measured because their output or gradient is NaN" in text
+    assert not text.lstrip().startswith("Robust accuracy at most")

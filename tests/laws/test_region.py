@@ -12,13 +12,13 @@ from tests.tables import NAMES, budgets
 
 from steepest.basis.box import Box
 from steepest.basis.errors import UsageError
+from steepest.basis.rounding import _step
 from steepest.basis.streams import Stream
 from steepest.budgets.l1 import L1
 from steepest.budgets.l2 import L2
 from steepest.budgets.linf import Linf
 from steepest.budgets.masked import Masked
 from steepest.budgets.region import Region
-from steepest.budgets.rounding import _step
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

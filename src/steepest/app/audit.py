@@ -18,7 +18,7 @@ from steepest.audit.api import audit as measure
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
-from steepest.report.wording import budget, count, duration, percent, size
+from steepest.report.wording import blind, budget, count, duration, percent, size, unmeasured
 
 _POINTS = 8
 """How many points of the curve fit on a line."""
@@ -93,15 +93,16 @@ def show(found: AuditRun, written: Sequence[Path]) -> None:
     ]
     console.show_table(("stage", "ε", "entered", "broken", "forwards", "backwards", "seconds"), rows)
     console.say()
-    low, high = summary["robust_interval"]
-    console.say(
-        f"robust accuracy at most {percent(summary['robust_accuracy'])} [{100 * low:.1f}, {100 * high:.1f}] of "
-        f"N={summary['n']} under {budget(summary)}, clean {percent(summary['clean_accuracy'])}"
-    )
-    if summary["blind"]:
+    aim = "" if summary["target"] is None else f" towards class {summary['target']}"
+    for each in summary["sizes"]:
+        low, high = each["robust_interval"]
         console.say(
-            f"{count(summary['blind'])} examples could not be attacked as they should have been: see the report"
+            f"robust accuracy{'' if unmeasured(summary) else ' at most'} {percent(each['robust_accuracy'])} "
+            f"[{100 * low:.1f}, {100 * high:.1f}] of N={summary['n']} under {budget({**summary, **each})}{aim}, "
+            f"clean {percent(summary['clean_accuracy'])}"
         )
+    for sentence in blind(summary):
+        console.say(sentence)
     console.say(f"accuracy at ε: {_curve(summary['curve'])}")
     for path in written:
         console.say(str(path))

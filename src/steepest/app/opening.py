@@ -131,10 +131,11 @@ def open_subject(settings: Settings, progress: Progress) -> tuple[Subject, int |
         raise UsageError(f"no example is left to attack: all have the target's label {target}. Give another --target.")
     subject = prepare(open_model(settings), source, ids, settings.device, allow_chance=settings.allow_chance)
     if image is not None:
-        said = subject.model.logits(subject.first[0]).argmax(1)
+        ids, x, _ = subject.first
+        said = subject.model.logits(x).argmax(1)
         progress.say(f"no --label was given: the model's own answer, {int(said)}, is taken as the label")
         source = replace(image, labels=said.cpu())
-        subject = replace(subject, source=source, first=(subject.first[0], said), correct=len(said))
+        subject = replace(subject, source=source, first=(ids, x, said), correct=len(said))
     subject = subject if target is None else aimed(subject, target)
     subject.tell(progress)
     return subject, target
@@ -147,7 +148,8 @@ def goal_of(settings: Settings, target: int | None) -> Objective:
 
 def batches(subject: Subject, settings: Settings, objective: Objective) -> list[Tensor]:
     """Return the ids in batches, of the size asked for or measured."""
-    size = settings.batch() or batch_size(subject.model, *subject.first, objective)
+    first, x, y = subject.first
+    size = settings.batch() or batch_size(subject.model, x, y, objective.rows(first))
     return list(torch.split(subject.ids, size))
 
 

@@ -61,6 +61,8 @@ def attack(
     tensor([True])
     """
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(made, Recipe):
+        raise UsageError(f"attack={recipe!r}: give a name ({', '.join(ATTACKS.names())}) or a recipe of st.recipes.")
     problem = pose(model, x, y, budget, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
     return made.run(problem, seed, judge_x=True)
 
@@ -84,7 +86,7 @@ def fgsm(
     tensor([[0.4000, 0.0000]])
     """
     problem = pose(model, x, y, budget, objective=objective)
-    found = problem.model.evaluate(problem.region.x, y, problem.objective, problem.goal, Need.GRADIENT)
+    found = problem.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
     assert found.gradient is not None
     assert found.size is not None
     lost, flat = int((~found.finite).sum()), int(((found.size == 0) & found.finite).sum())
@@ -116,11 +118,19 @@ def pose(
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         form = f"type {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"x is of {form}; give a float tensor [N, *features] in the box (images: x.float() / 255).")
+    if not hasattr(budget, "fitted"):
+        raise UsageError(f"budget={budget!r} is not a budget: give one such as st.Linf(8 / 255), st.L2(0.5).")
+    wanted = handle.facts.input_shape
+    if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
+        raise DataError(f"x has examples of shape {tuple(x.shape[1:])}, the model takes {tuple(wanted)}.")
+    if isinstance(y, list | tuple | int):
+        y = torch.as_tensor(y)
     if x.ndim < 1 or (ids is not None and ids.shape != x.shape[:1]):
         raise UsageError(f"x has shape {tuple(x.shape)}, ids {None if ids is None else tuple(ids.shape)}: give [N, …].")
     if isinstance(y, Tensor) and y.shape[:1] != x.shape[:1]:
         raise DataError(f"{x.shape[0]} examples but {tuple(y.shape)} labels: give one label per example, shape [N].")
-    handle.box.require(x, "x")
+    x = handle.box.admit(x, "x")
+    y = y.to(x.device) if isinstance(y, Tensor) else y
     chosen = objective_of(objective)
     return Problem(
         model=handle,

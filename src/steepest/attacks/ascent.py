@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch import Tensor
 
 from steepest.attacks.contract import Problem, State
+from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation, Need
 
@@ -41,12 +43,23 @@ class GradientAscent:
         steps: how many gradients are taken.
         size: of one step, as a fraction of the budget.
         momentum: μ ≥ 0.
+
+    Raises:
+        UsageError: steps that are no whole number, a size that is not positive, a negative momentum.
     """
 
     steps: int
     size: float
     momentum: float = 0.0
     need: ClassVar[Need] = Need.GRADIENT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise UsageError(f"steps={self.steps!r} is not allowed; give a whole number of at least 0.")
+        if not 0 < self.size < math.inf:
+            raise UsageError(f"a step of {self.size!r} is not allowed; give a positive share of the budget, e.g. 1/8.")
+        if not 0 <= self.momentum < math.inf:
+            raise UsageError(f"momentum={self.momentum!r} is not allowed; give a finite number of at least 0.")
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`: the velocity, if there is momentum."""

@@ -29,7 +29,7 @@ class Status(IntEnum):
     EXHAUSTED = 1
     """All steps were spent and the goal was not reached."""
     ZERO_GRADIENT = 2
-    """Not reached, and the gradient was exactly zero at some point: the search was blind there."""
+    """Not reached, and at least half of the gradients asked for were exactly zero: the search was blind."""
     NONFINITE = 3
     """Not reached, and an output or a gradient was NaN or infinite."""
 

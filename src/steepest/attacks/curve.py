@@ -32,6 +32,7 @@ class Curve:
         accuracy: float64 [E], the share that is not broken.
         radius: float64 [N], size in data units of the smallest success found; 0 where wrong at x, ∞ where none.
         gauge: float64 [N], the same in units of the budget.
+        point: [N, *features], that success; x where there is none.
         forwards, backwards: int64 [N].
         status: `Status` as int64 [N].
 
@@ -47,6 +48,7 @@ class Curve:
     accuracy: Tensor
     radius: Tensor
     gauge: Tensor
+    point: Tensor
     forwards: Tensor
     backwards: Tensor
     status: Tensor
@@ -86,7 +88,7 @@ def curve(
         raise UsageError(f"tolerance={tolerance} is not allowed; give a positive share of the range, or None.")
     problem = pose(model, x, y, budget, objective=objective)
     with problem.model.borrowed(), torch.no_grad():
-        found = problem.model.evaluate(x, y, problem.objective, problem.goal, Need.GRADIENT)
+        found = problem.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
         return trace(problem, found, grid, tolerance)
 
 
@@ -104,8 +106,8 @@ def trace(problem: Problem, at_x: Evaluation, factors: Tensor, tolerance: float 
     broken = torch.stack(columns, 1) if columns else wrong.new_zeros(count, 0)
     best, spent = _first(broken, factors.to(gradient.device), wrong), torch.zeros_like(wrong, dtype=torch.int64)
     if tolerance is not None and count:
-        best, spent = _refined(problem, gradient, broken, factors, tolerance * float(factors[-1]), best)
-    radius, gauge = _sizes(problem, gradient, best)
+        best, spent = _refined(problem, gradient, factors, tolerance * float(factors[-1]), best)
+    point, radius, gauge = _sizes(problem, gradient, best)
     status = torch.full((count,), Status.EXHAUSTED, dtype=torch.int64, device=wrong.device)
     status[at_x.size == 0] = Status.ZERO_GRADIENT
     status[nonfinite] = Status.NONFINITE
@@ -116,6 +118,7 @@ def trace(problem: Problem, at_x: Evaluation, factors: Tensor, tolerance: float 
         accuracy=1 - broken.double().mean(0) if count else torch.full_like(factors, torch.nan),
         radius=radius,
         gauge=gauge,
+        point=point,
         forwards=1 + len(columns) + spent,
         backwards=torch.ones_like(spent),
         status=status,
@@ -123,7 +126,7 @@ def trace(problem: Problem, at_x: Evaluation, factors: Tensor, tolerance: float 
 
 
 def _grid(factors: Sequence[float] | Tensor | None) -> Tensor:
-    given = torch.arange(1, 33) / 32 if factors is None else torch.as_tensor(factors)
+    given = torch.arange(1, 33) / 32 if factors is None else torch.as_tensor(factors, dtype=torch.float64)
     grid = torch.tensor(sorted(set(given.detach().cpu().double().reshape(-1).tolist())), dtype=torch.float64)
     if not grid.numel() or not bool((torch.isfinite(grid) & (grid >= 0)).all()):
         raise UsageError(f"factors={factors} are not allowed; give at least one, all finite and at least 0.")
@@ -141,9 +144,7 @@ def _first(broken: Tensor, factors: Tensor, wrong: Tensor) -> Tensor:
     return torch.where(wrong, 0.0, first)
 
 
-def _refined(
-    problem: Problem, gradient: Tensor, broken: Tensor, factors: Tensor, width: float, best: Tensor
-) -> tuple[Tensor, Tensor]:
+def _refined(problem: Problem, gradient: Tensor, factors: Tensor, width: float, best: Tensor) -> tuple[Tensor, Tensor]:
     """Bisect between the first success and the failure before it, for the examples that have both."""
     spent = torch.zeros(best.shape[0], dtype=torch.int64, device=best.device)
     rows = (best.isfinite() & (best > 0)).nonzero().squeeze(1)
@@ -161,10 +162,10 @@ def _refined(
     return best.index_copy(0, rows, high), spent
 
 
-def _sizes(problem: Problem, gradient: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (radius, gauge) of the points at the factors found, measured on the points themselves."""
+def _sizes(problem: Problem, gradient: Tensor, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points at the factors found and their (radius, gauge), measured on the points themselves."""
     finite = best.isfinite()
     point = problem.region.scaled(torch.where(finite, best, 0.0)).extreme(gradient)
     nothing = torch.full_like(best, torch.inf)
     radius, gauge = problem.region.norm(point), problem.region.gauge(point)
-    return torch.where(finite, radius, nothing), torch.where(finite, gauge, nothing)
+    return point, torch.where(finite, radius, nothing), torch.where(finite, gauge, nothing)

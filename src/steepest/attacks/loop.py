@@ -37,7 +37,7 @@ class Best:
         count = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         flags = count.bool()
         nothing = torch.full(x.shape[:1], -torch.inf, dtype=torch.float64, device=x.device)
-        return cls(x, flags, nothing, None, count, count.clone(), flags.clone(), flags.clone())
+        return cls(x, flags, nothing, None, count, count.clone(), count.clone(), flags.clone())
 
     def rows(self, index: Tensor) -> Best:
         """Return the state of the examples that `index` selects."""
@@ -62,7 +62,7 @@ class Best:
         self.nonfinite |= ~found.finite
         if found.gradient is not None and found.size is not None:
             self.backwards += 1
-            self.zero |= (found.size == 0) & found.finite
+            self.zero += (found.size == 0) & found.finite
         value = found.value.double()
         better = (found.won > self.won) | ((found.won == self.won) & (value > self.value))
         if bool(better.all()):
@@ -78,7 +78,7 @@ class Best:
     def status(self) -> Tensor:
         """Return `Status` as int64 [N]."""
         status = torch.full_like(self.forwards, Status.EXHAUSTED)
-        status[self.zero] = Status.ZERO_GRADIENT
+        status[(self.zero > 0) & (2 * self.zero >= self.backwards)] = Status.ZERO_GRADIENT
         status[self.nonfinite] = Status.NONFINITE
         status[self.won] = Status.OK
         return status
@@ -112,15 +112,17 @@ def run_search(problem: Problem, search: Search, start: Tensor, best: Best) -> B
     return total
 
 
-def require_feasible(problem: Problem, point: Tensor, component: str) -> None:
-    """Raise unless every point is feasible exactly.
+def require_feasible(problem: Problem, point: Tensor, component: str) -> Tensor:
+    """Return the gauge of every point, float64 [N]; all are feasible exactly.
 
     Raises:
         ContractError: names the search and the rows that left the region.
     """
-    broken = (~problem.region.contains(point)).nonzero().squeeze(1).tolist()
+    gauge = problem.region.gauge(point)
+    broken = (~((gauge <= 1) & problem.region.box.contains(point))).nonzero().squeeze(1).tolist()
     if broken:
         raise ContractError(
             f"{component} returned infeasible points for rows {broken[:10]}{' …' if len(broken) > 10 else ''}: every "
             "point must pass `region.contains`. Let the search end in `region.project`."
         )
+    return gauge

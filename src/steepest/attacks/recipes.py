@@ -40,10 +40,10 @@ class Recipe:
     call: str = ""
 
     def __post_init__(self) -> None:
-        if self.restarts < 1 or self.search.steps < 0:
+        if not isinstance(self.restarts, int) or self.restarts < 1 or self.search.steps < 0:
             raise UsageError(
                 f"{self.call or 'recipe'}: restarts={self.restarts} and steps={self.search.steps} are not allowed; "
-                "restarts must be at least 1, steps at least 0."
+                "restarts must be a whole number of at least 1, steps at least 0."
             )
 
     @property
@@ -75,8 +75,8 @@ class Recipe:
                 best.take(live, found)
             if judge_x and self.start is not at_x:
                 _judge_x(problem, best)
-        require_feasible(problem, best.point, self.call or "the search")
-        return _result(problem, best, self.call, seed)
+        gauge = require_feasible(problem, best.point, self.call or "the search")
+        return _result(problem, best, gauge, self.call, seed)
 
 
 def _judge_x(problem: Problem, best: Best) -> None:
@@ -87,7 +87,7 @@ def _judge_x(problem: Problem, best: Best) -> None:
         best.take(rest, kept)
 
 
-def _result(problem: Problem, best: Best, call: str, seed: int) -> AttackResult:
+def _result(problem: Problem, best: Best, gauge: Tensor, call: str, seed: int) -> AttackResult:
     value = best.value.masked_fill(best.value.isneginf(), torch.nan)
     status = best.status()
     if isinstance(problem.goal, Never):
@@ -96,7 +96,7 @@ def _result(problem: Problem, best: Best, call: str, seed: int) -> AttackResult:
     return AttackResult(
         point=best.point,
         won=best.won,
-        gauge=problem.region.gauge(best.point),
+        gauge=gauge,
         value=value,
         outputs=outputs,
         forwards=best.forwards,
@@ -149,8 +149,8 @@ def fgsm() -> Recipe:
 @recipe("r-fgsm", needs="gradient", cost="1 F + 1 B, and 1 F to judge", source="Tramèr et al. 2018")
 def r_fgsm(noise: float = 0.5) -> Recipe:
     """A random corner of the share `noise` of the budget, then one gradient step of the rest."""
-    if not 0 <= noise <= 1:
-        raise UsageError(f"r-fgsm: noise={noise} is not allowed; it is a share of the budget, from 0 to 1.")
+    if not 0 <= noise < 1:
+        raise UsageError(f"r-fgsm: noise={noise} is not allowed; it is a share of the budget, from 0 up to below 1.")
 
     def start(problem: Problem, restart: int) -> Tensor:
         return problem.region.scaled(noise).corner(problem.stream, 0)
@@ -186,6 +186,6 @@ def mi_fgsm(steps: int = 10, momentum: float = 1.0) -> Recipe:
 @recipe("noise", needs="outputs", cost="points × F", source="a control, Carlini et al. 2019")
 def noise(points: int = 100) -> Recipe:
     """Random points of the region, uniform ones and corners in turn, without any gradient."""
-    if points < 1:
-        raise UsageError(f"noise: points={points} is not allowed; it must be at least 1.")
+    if not isinstance(points, int) or points < 1:
+        raise UsageError(f"noise: points={points} is not allowed; give a whole number of at least 1.")
     return Recipe(search=RandomPoints(points - 1), start=lambda problem, restart: random_point(problem, 0))

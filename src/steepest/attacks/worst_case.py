@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.attacks.api import pose
-from steepest.attacks.contract import AttackResult
+from steepest.attacks.contract import AttackResult, Status
 from steepest.attacks.recipes import ATTACKS, Recipe, fgsm
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
@@ -75,6 +75,7 @@ def worst_case(
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
     second = made.run(problem, seed)
     better = (second.value > first.value) | first.value.isnan()
+    lost = (first.status == Status.NONFINITE) | (second.status == Status.NONFINITE)
     pick = better.reshape(-1, *[1] * (x.ndim - 1))
     return replace(
         second,
@@ -84,6 +85,6 @@ def worst_case(
         outputs=torch.where(better[:, None], second.outputs, first.outputs),
         forwards=first.forwards + second.forwards,
         backwards=first.backwards + second.backwards,
-        status=torch.where(better, second.status, first.status),
+        status=torch.where(lost, int(Status.NONFINITE), torch.where(better, second.status, first.status)),
         recipe=f"{first.recipe} then {second.recipe}",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
 
@@ -26,6 +27,7 @@ from steepest.basis.progress import Progress, Silent
 from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
 from steepest.budgets.epsilon import largest
+from steepest.models.contract import Objective
 from steepest.models.model import Model, Network
 from steepest.models.objectives import Targeted, objective_of
 
@@ -72,7 +74,7 @@ class AuditRun:
 
 
 def audit(
-    model: Model | Network,
+    model: Model | Network | str | Path,
     data: object,
     budget: Budget | Sequence[Budget],
     *,
@@ -99,7 +101,7 @@ def audit(
     success. Finished shards survive any interruption: the same call with the same `out` continues.
 
     Args:
-        model: a `Model`, or a bare module that takes inputs in [0, 1].
+        model: a `Model`, a bare module that takes inputs in [0, 1], or the path of a model file for `st.load`.
         data: a path, "digits", tensors (x, y), a torch Dataset or DataLoader.
         budget: one, or several sizes of one kind; the headline is the largest.
         preset: "quick" or "standard".
@@ -123,16 +125,19 @@ def audit(
     """
     seen = progress or Silent()
     source = open_data(data, labels=labels, resize=resize)
-    ids = select(source, limit=limit, sample=sample, seed=seed)
-    subject = prepare(model, source, _attackable(source, ids, target), device, allow_chance=allow_chance)
+    chosen = objective_of(objective) if target is None else Targeted(objective, target)
+    ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
+    subject = prepare(model, source, ids, device, allow_chance=allow_chance)
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
+    epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
     cascade = Cascade(
         model=subject.model,
         budgets=budgets,
+        epsilons=epsilons,
         stages=stages_of(parse_attacks(attacks) if attacks else preset_of(preset).attacks),
-        objective=objective_of(objective) if target is None else Targeted(objective, target),
-        factors=torch.tensor(preset_of(preset).factors, dtype=torch.float64),
+        objective=chosen,
+        factors=torch.tensor(factors, dtype=torch.float64),
         seed=seed,
     )
     plan = Plan(
@@ -142,20 +147,19 @@ def audit(
         ids_hash=ids_digest(subject.ids),
         count=len(subject.ids),
         budgets=tuple(describe(one) for one in budgets),
-        objective=describe(objective),
+        objective=objective if isinstance(objective, str) else describe(chosen),
         preset=preset if attacks is None else "custom",
         attacks=tuple(recipe.call for _, recipe in cascade.stages),
-        factors=preset_of(preset).factors,
+        factors=factors,
         target=target,
         seed=seed,
         save=save,
         version=VERSION,
         batch_size=batch_size or 0,
     )
-    folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="steepest-")))
+    folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
     subject.tell(seen)
-    plan = begin(folder, subject, cascade, plan, command)
-    work(folder, subject, cascade, plan, seen)
+    work(folder, subject, cascade, begin(folder, subject, cascade, plan, command), seen)
     return open_run(folder.path)
 
 
@@ -172,20 +176,38 @@ def open_run(path: str | Path) -> AuditRun:
     return AuditRun(folder.path, tally(folder.table(shards), folder.ledger(shards), manifest))
 
 
-def _attackable(source: Source, ids: Tensor, target: int | None) -> Tensor:
+def _attackable(source: Source, ids: Tensor, objective: Objective) -> Tensor:
     """Leave out what already has the label that the attacks aim at."""
-    left = ids if target is None else ids[source.labels[ids] != target]
+    if not isinstance(objective, Targeted):
+        return ids
+    target = torch.as_tensor(objective.target).expand(len(source)).cpu()
+    left = ids[source.labels[ids] != target[ids]]
     if not left.numel():
-        raise UsageError(f"no example is left to attack: all have the target's label {target}. Give another target.")
+        raise UsageError("no example is left to attack: all have the target's label. Give another target.")
     return left
 
 
+def _grid(factors: Sequence[float], budgets: Sequence[Budget]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the audited ε, and the curve's grid with each of them on it, in units of the largest."""
+    epsilons = tuple(largest(one.epsilon) for one in budgets)
+    audited = [epsilon / epsilons[-1] for epsilon in epsilons if epsilons[-1] > 0]
+    return epsilons, tuple(sorted({round(factor, 12): factor for factor in (*audited, *factors)}.values()))
+
+
 def _budgets(budget: Budget | Sequence[Budget], shape: tuple[int, ...]) -> tuple[Budget, ...]:
+    """Return the budgets in rising order; a success at one must be a success at the next, so they must be nested."""
     given = list(budget) if isinstance(budget, Sequence) else [budget]
     if not given:
         raise UsageError("no budget was given: give one such as st.Linf(8 / 255), or several sizes of one kind.")
-    if len({type(one) for one in given}) > 1:
-        raise UsageError(
-            f"budgets {given} are of different kinds: audit them one by one; sizes of one kind may be many."
-        )
-    return tuple(sorted((one.fitted(shape) for one in given), key=lambda one: largest(one.epsilon)))
+    for one in given:
+        if not hasattr(one, "fitted"):
+            raise UsageError(f"budget={one!r} is not a budget: give one such as st.Linf(8 / 255), st.L2(0.5).")
+    fitted = sorted((one.fitted(shape) for one in given), key=lambda one: largest(one.epsilon))
+    for small, large in pairwise(fitted):
+        alike = describe(small.scaled(0.0)) == describe(large.scaled(0.0))
+        if not alike or bool((torch.as_tensor(small.epsilon) > torch.as_tensor(large.epsilon)).any()):
+            raise UsageError(
+                f"{small!r} and {large!r} are not sizes of one kind: with several budgets each must hold the one "
+                "before. Audit them one by one."
+            )
+    return tuple(fitted)

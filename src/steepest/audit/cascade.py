@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,12 +15,12 @@ from steepest.attacks.contract import AttackResult, Problem, Status
 from steepest.attacks.curve import trace
 from steepest.attacks.recipes import Recipe
 from steepest.audit.contract import Stage
-from steepest.audit.outcome import Outcome
+from steepest.audit.outcome import FromX, Outcome
 from steepest.basis.streams import Stream
+from steepest.basis.tensors import expand
 from steepest.budgets.contract import Budget
-from steepest.budgets.epsilon import largest
 from steepest.budgets.region import Region
-from steepest.models.contract import Evaluation, Need, Objective
+from steepest.models.contract import Need, Objective
 from steepest.models.model import Model
 
 CURVE_TOLERANCE = 1e-3
@@ -31,17 +32,29 @@ class Cascade:
     """What is run on every batch.
 
     Attributes:
-        budgets: fitted to the batch, in rising order of ε; a success at a smaller one counts for the larger ones.
-        stages: (name, recipe) in order of cost; `fgsm` also measures the curve, from the same gradient.
+        budgets: in rising order of ε and nested; a success at a smaller one counts for the larger ones.
+        epsilons: one label per budget: its largest ε over all chosen examples.
+        stages: (name, recipe) in order of cost; where `fgsm` is among them its gradient also gives the curve.
         factors: the grid of the FGSM curve, in units of the largest budget.
     """
 
     model: Model
     budgets: tuple[Budget, ...]
+    epsilons: tuple[float, ...]
     stages: tuple[tuple[str, Recipe], ...]
     objective: Objective
     factors: Tensor
     seed: int
+
+    @property
+    def need(self) -> Need:
+        """What the stages want to know of a point."""
+        return Need.GRADIENT if any(recipe.search.need is Need.GRADIENT for _, recipe in self.stages) else Need.VALUE
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the cascade of the examples that `index` selects."""
+        budgets = tuple(budget.rows(index) for budget in self.budgets)
+        return replace(self, budgets=budgets, objective=self.objective.rows(index))
 
     def run(self, x: Tensor, y: Tensor, ids: Tensor) -> Outcome:
         """Run all stages on one batch; `ids` name the examples' random streams.
@@ -50,61 +63,55 @@ class Cascade:
             ContractError: an attack left its region. Any exception of an attack passes through: what did not run
                 is never counted as robustness.
         """
-        largest = self.budgets[-1]
         with self.model.borrowed(self.seed), torch.no_grad():
-            outcome = self._clean(Region(largest, self.model.box, x), y)
-            gradient: Evaluation | None = None
-            for budget in self.budgets:
-                whole = self._problem(Region(budget, self.model.box, x), y, ids)
-                for name, recipe in self.stages:
-                    with _stage(outcome, name, budget) as stage:
-                        rows = (~outcome.broken).nonzero().squeeze(1)
-                        stage.entered = rows.numel()
+            whole = self._problem(self.budgets[-1], x, y, ids)
+            outcome = self._clean(whole)
+            if any(recipe.is_fgsm for _, recipe in self.stages):
+                self._measure_curve(whole, outcome)
+            for budget, epsilon in zip(self.budgets, self.epsilons, strict=True):
+                here = self._problem(budget, x, y, ids)
+                for number, (name, recipe) in enumerate(self.stages):
+                    with _stage(outcome, name, epsilon) as (stage, rows):
                         if rows.numel():
-                            problem = whole.rows(rows)
-                            if recipe.is_fgsm:
-                                gradient = gradient or self._curve(problem, rows, outcome, stage)
-                                found = _fgsm(problem, gradient.rows(outcome.place[rows]))
-                            else:
-                                found = recipe.run(problem, self.seed)
+                            # Every stage draws numbers of its own: the same random start twice would be wasted.
+                            problem = replace(here, stream=here.stream.split(number)).rows(rows)
+                            curve = outcome.curve if recipe.is_fgsm else None
+                            found = (
+                                recipe.run(problem, self.seed) if curve is None else _fgsm(problem, curve.rows(rows))
+                            )
                             self._absorb(outcome, rows, found, problem, stage)
         return outcome
 
-    def _problem(self, region: Region, y: Tensor, ids: Tensor) -> Problem:
+    def _problem(self, budget: Budget, x: Tensor, y: Tensor, ids: Tensor) -> Problem:
         return Problem(
             model=self.model,
             objective=self.objective,
             goal=self.objective.goal,
-            region=region,
+            region=Region(budget, self.model.box, x),
             y=y,
             stream=Stream.of(self.seed, ids),
         )
 
-    def _clean(self, region: Region, y: Tensor) -> Outcome:
+    def _clean(self, whole: Problem) -> Outcome:
         """Ask the model at x; what is wrong or not a number there is broken from the start."""
         begin = time.perf_counter()
-        outcome = Outcome.at_x(region, y, self.model.logits(region.x), len(self.factors))
-        outcome.ledger.append(
-            Stage(
-                name="clean",
-                epsilon=0.0,
-                entered=y.numel(),
-                broken=int(outcome.broken.sum()),
-                forwards=y.numel(),
-                seconds=time.perf_counter() - begin,
-            )
-        )
+        outcome = Outcome.at_x(whole.region, whole.y, self.model.logits(whole.region.x), len(self.factors))
+        count, broken, seconds = whole.y.numel(), int(outcome.broken.sum()), time.perf_counter() - begin
+        stage = Stage(name="clean", epsilon=0.0, entered=count, broken=broken, forwards=count, seconds=seconds)
+        outcome.ledger.append(stage)
         return outcome
 
-    def _curve(self, problem: Problem, rows: Tensor, outcome: Outcome, stage: Stage) -> Evaluation:
-        """Take the one gradient at x, and all that it says of every ε."""
-        at_x = self.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
-        around = replace(problem, region=Region(self.budgets[-1].rows(rows), problem.region.box, problem.region.x))
-        found = trace(around, at_x, self.factors, CURVE_TOLERANCE)
-        outcome.learn_curve(rows, found)
-        stage.forwards += int(found.forwards.sum())
-        stage.backwards += int(found.backwards.sum())
-        return at_x
+    def _measure_curve(self, whole: Problem, outcome: Outcome) -> None:
+        """Take one gradient at x, and all that it says of every ε; the smallest success is asked again."""
+        with _stage(outcome, "curve", self.epsilons[-1]) as (stage, rows):
+            problem = whole.rows(rows)
+            at_x = self.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
+            found = trace(problem, at_x, self.factors, CURVE_TOLERANCE)
+            again = self.model.evaluate(found.point, problem.y, problem.objective, problem.goal)
+            stands = found.gauge.isfinite() & again.won
+            outcome.learn_curve(rows, at_x, found, stands)
+            stage.forwards += int(found.forwards.sum()) + rows.numel()
+            stage.backwards += int(found.backwards.sum())
 
     def _absorb(self, outcome: Outcome, rows: Tensor, found: AttackResult, problem: Problem, stage: Stage) -> None:
         """Count what the attack spent, ask the model again about each success, and keep what stands."""
@@ -114,37 +121,36 @@ class Cascade:
         won = found.won.nonzero().squeeze(1)
         if not won.numel():
             return
-        claimed = found.rows(won)
-        again = self.model.logits(claimed.point)
+        again = self.model.logits(found.point[won])
         stage.forwards += won.numel()
         outcome.forwards[rows[won]] += 1
         stands = problem.goal.rows(won)(again, problem.y[won])
         outcome.unconfirmed[rows[won[~stands]]] += 1
         kept = won[stands]
-        outcome.solve(rows[kept], found.rows(kept), again[stands], problem.region.rows(kept), stage.name)
+        outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
         stage.broken = kept.numel()
 
 
 @contextmanager
-def _stage(outcome: Outcome, name: str, budget: Budget) -> Iterator[Stage]:
-    """Open a row of the ledger and time it."""
-    stage = Stage(name=name, epsilon=largest(budget.epsilon))
+def _stage(outcome: Outcome, name: str, epsilon: float) -> Iterator[tuple[Stage, Tensor]]:
+    """Open a row of the ledger for the examples that nothing broke yet, and time it."""
+    rows = (~outcome.broken).nonzero().squeeze(1)
+    stage = Stage(name=name, epsilon=epsilon, entered=rows.numel())
     outcome.ledger.append(stage)
     begin = time.perf_counter()
-    yield stage
+    yield stage, rows
     stage.seconds = time.perf_counter() - begin
 
 
-def _fgsm(problem: Problem, at_x: Evaluation) -> AttackResult:
-    """Judge the FGSM points of a gradient that is known and paid for already: one forward."""
-    assert at_x.gradient is not None
-    assert at_x.size is not None
-    point = problem.region.extreme(at_x.gradient)
+def _fgsm(problem: Problem, known: FromX) -> AttackResult:
+    """Judge FGSM points from a gradient that is paid for already: one forward.
+
+    Where the curve met a success that lies inside this budget, that point is judged; any point on the way counts.
+    """
+    inside = known.stands & problem.region.contains(known.point)
+    point = torch.where(expand(inside, known.point), known.point, problem.region.extreme(known.gradient))
     found = problem.model.evaluate(point, problem.y, problem.objective, problem.goal)
-    status = torch.full_like(problem.stream.keys, Status.EXHAUSTED)
-    status[at_x.size == 0] = Status.ZERO_GRADIENT
-    status[~(at_x.finite & found.finite)] = Status.NONFINITE
-    status[found.won] = Status.OK
+    status = torch.where(known.finite & found.finite, known.status, int(Status.NONFINITE))
     return AttackResult(
         point=point,
         won=found.won,
@@ -153,7 +159,7 @@ def _fgsm(problem: Problem, at_x: Evaluation) -> AttackResult:
         outputs=found.outputs,
         forwards=torch.ones_like(status),
         backwards=torch.zeros_like(status),
-        status=status,
+        status=torch.where(found.won, int(Status.OK), status),
         recipe="fgsm()",
         seed=0,
     )

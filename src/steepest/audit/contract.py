@@ -22,6 +22,7 @@ RECORD = pa.schema(
         pa.field("broken_by", pa.string()),
         pa.field("adversarial_prediction", pa.int64(), False),
         pa.field("radius", pa.float64()),
+        pa.field("radius_gauge", pa.float64()),
         pa.field("gauge", pa.float64(), False),
         pa.field("margin", pa.float64()),
         pa.field("forwards", pa.int64(), False),
@@ -34,8 +35,9 @@ RECORD = pa.schema(
 )
 """One row per example. `broken_by` is "clean" where the model is wrong at x, the stage's name where an attack
 succeeded, null where none did. `radius` is the size in data units of the smallest success at any ε tried, null if
-none. `gauge`, `margin` and `adversarial_prediction` belong to the worst point inside the largest ε. `fgsm_broken`
-has one entry per factor of the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
+none; `radius_gauge` is the same in units of the largest budget. `gauge` (share of the largest budget that is used),
+`margin` and `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry
+per factor of the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
 
 BLIND = ("zero_gradient", "nonfinite")
 """The statuses of examples that could not be attacked as they should have been."""
@@ -47,7 +49,8 @@ class Plan:
 
     Attributes:
         model, data: sha256 of what is attacked and of the examples.
-        input: how the model is used: box, normalisation, precision, device, output form.
+        input: how the model is used: box, normalisation, mode, device, output form, and a hash of its predictions
+            on the examples looked at first.
         ids_hash: sha256 of the selected example ids.
         budgets: in rising order of ε, as text with a hash of every tensor.
         attacks: catalogue calls with all arguments, in order.

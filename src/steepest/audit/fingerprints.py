@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields, is_dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def ids_digest(ids: Tensor) -> str:
 
 
 def describe(thing: object) -> str:
-    """Return a name with a hash of every tensor inside: a budget, an objective, or a user's function.
+    """Return a text with every number in full and a hash of every tensor and every piece of code inside.
 
     >>> from steepest.budgets.linf import Linf
     >>> describe(Linf(0.5)), describe("ce")
@@ -24,29 +24,28 @@ def describe(thing: object) -> str:
     """
     if isinstance(thing, str):
         return thing
+    if isinstance(thing, Tensor):
+        return _tensor(thing)
     if isinstance(thing, FunctionType):
-        code = hashlib.sha256(thing.__code__.co_code + repr(thing.__code__.co_consts).encode()).hexdigest()[:16]
-        return f"{thing.__module__}.{thing.__qualname__}[{code}]"
-    if not is_dataclass(thing):
-        return repr(thing)
-    parts = []
-    for field in fields(thing):
-        value = getattr(thing, field.name)
-        if isinstance(value, Tensor):
-            parts.append(f"{field.name}={_tensor(value)}")
-        elif is_dataclass(value):
-            parts.append(f"{field.name}={describe(value)}")
-    exact = _exact(thing)
-    return f"{exact}[{', '.join(parts)}]" if parts else exact
+        held = [cell.cell_contents for cell in thing.__closure__ or ()]
+        parts = (_code(thing.__code__), *map(describe, (*held, *(thing.__defaults__ or ()))))
+        return f"{thing.__module__}.{thing.__qualname__}[{_short(''.join(parts).encode())}]"
+    if is_dataclass(thing) and not isinstance(thing, type):
+        values = [getattr(thing, field.name) for field in fields(thing)]
+        return f"{type(thing).__name__}({', '.join(map(describe, values))})"
+    return repr(thing) if isinstance(thing, bool | int | float | None) else type(thing).__qualname__
 
 
-def _exact(thing: object) -> str:
-    """A label rounds numbers; two sizes that print alike must still differ."""
-    epsilon = getattr(thing, "epsilon", None)
-    return f"{type(thing).__name__}({epsilon!r})" if isinstance(epsilon, float) else repr(thing)
+def _code(code: CodeType) -> str:
+    """What a function does: its instructions, names and constants, nested code included; no addresses."""
+    constants = [_code(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _tensor(value: Tensor) -> str:
-    content = value.detach().cpu().contiguous()
-    shape = "×".join(map(str, content.shape))
-    return f"<{shape} {hashlib.sha256(content.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:16]}>"
+    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"<{'×'.join(map(str, value.shape))} {_short(content)}>"
+
+
+def _short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -14,8 +14,8 @@ SIZES = (32, 64, 128, 256, 512)
 _PATIENCE = 20.0
 
 
-def batch_size(model: Model, x: Tensor, y: Tensor, objective: Objective) -> int:
-    """Return the smallest size whose input gradients per second come within 10 % of the best one's.
+def batch_size(model: Model, x: Tensor, y: Tensor, objective: Objective, need: Need = Need.GRADIENT) -> int:
+    """Return the smallest size whose answers per second are within 10 % of the best; answers are what `need` says.
 
     Sizes are tried in rising order, each once after a warm-up, until the examples run out, the rate falls clearly, a
     measurement takes long, or memory is short.
@@ -27,7 +27,7 @@ def batch_size(model: Model, x: Tensor, y: Tensor, objective: Objective) -> int:
                 break
             rows = torch.arange(size, device=x.device) % x.shape[0]
             try:
-                seconds = min(_seconds(model, x[rows], y[rows], objective) for _ in range(2))
+                seconds = min(_seconds(model, x[rows], y[rows], objective.rows(rows), need) for _ in range(2))
             except RuntimeError as error:
                 if rates and "memory" in str(error).lower():
                     break
@@ -38,8 +38,8 @@ def batch_size(model: Model, x: Tensor, y: Tensor, objective: Objective) -> int:
     return min(size for size, rate in rates.items() if rate >= 0.9 * max(rates.values()))
 
 
-def _seconds(model: Model, x: Tensor, y: Tensor, objective: Objective) -> float:
+def _seconds(model: Model, x: Tensor, y: Tensor, objective: Objective, need: Need) -> float:
     begin = time.perf_counter()
-    found = model.evaluate(x, y, objective, need=Need.GRADIENT)
+    found = model.evaluate(x, y, objective, need=need)
     float(found.value.nansum())  # waits for a device that answers later
     return time.perf_counter() - begin

@@ -24,7 +24,6 @@ from steepest.audit.subject import Subject
 from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
-from steepest.budgets.epsilon import largest
 
 GALLERY = 48
 """How many pictures a report can show; each shard keeps its part."""
@@ -39,7 +38,8 @@ def begin(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, com
     manifest = folder.claim(plan)
     if manifest is not None:
         return replace(plan, batch_size=manifest["plan"]["batch_size"], threads=manifest["plan"]["threads"])
-    size = plan.batch_size or measure.batch_size(subject.model, *subject.first, cascade.objective)
+    first, x, y = subject.first
+    size = plan.batch_size or measure.batch_size(subject.model, x, y, cascade.objective.rows(first), cascade.need)
     plan = replace(plan, batch_size=size, threads=torch.get_num_threads())
     folder.begin(_manifest(folder, subject, cascade, plan, command))
     return plan
@@ -54,17 +54,14 @@ def work(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, prog
         progress.say(f"continuing: {finished} of {len(subject.ids)} examples are done already")
     progress.begin("audit", len(subject.ids))
     progress.advance(finished)
-    unbroken = 0
     with _threads(plan.threads):
         for number in missing:
             ids = shards[number]
             x, y = subject.batch(ids)
-            here = replace(cascade, budgets=tuple(budget.rows(ids) for budget in cascade.budgets))
-            outcome = here.run(x, y, ids.to(x.device))
+            outcome = cascade.rows(ids).run(x, y, ids.to(x.device))
             _keep_points(folder, number, outcome, ids, pictures=-(-GALLERY // len(shards)), everything=plan.save)
             folder.commit(number, outcome.columns(ids, pixel_hash(x.cpu()), plan.seed), outcome.ledger, digest)
-            unbroken += int((~outcome.broken).sum())
-            progress.advance(len(ids), f"unbroken so far: {unbroken}")
+            progress.advance(len(ids), f"{int((~outcome.broken).sum())} of the last {len(ids)} unbroken")
     progress.end()
 
 
@@ -90,8 +87,8 @@ def _keep_points(
             arrays = {
                 "ids": ids[index],
                 "labels": outcome.y.cpu()[index],
-                "clean": outcome.region.x.cpu()[index].float(),
-                "images": outcome.point.cpu()[index].float(),
+                "clean": outcome.region.x.cpu()[index],
+                "images": outcome.point.cpu()[index],
                 "predictions": outcome.prediction.cpu()[index],
                 "radius": outcome.region.norm(outcome.point).cpu()[index],
             }
@@ -99,7 +96,7 @@ def _keep_points(
 
 
 def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None) -> dict[str, Any]:
-    whole = len(subject.ids) == len(subject.source)
+    first_ones = torch.equal(subject.ids, torch.arange(len(subject.ids)))
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -108,7 +105,7 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
         "plan": asdict(plan),
         "plan_hash": plan.digest(),
         "shards": -(-len(subject.ids) // plan.batch_size),
-        "epsilons": [largest(budget.epsilon) for budget in cascade.budgets],
+        "epsilons": list(cascade.epsilons),
         "budget_unit": unit_of(cascade.budgets[-1]),
         "model": asdict(subject.model.facts),
         "data": {
@@ -119,7 +116,7 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
             "of": len(subject.source),
             "shape": list(subject.source.shape),
             "class_names": list(subject.source.class_names) if subject.source.class_names else None,
-            "ids": None if whole else subject.ids.tolist(),
+            "ids": None if first_ones else subject.ids.tolist(),
             "notes": list(subject.source.notes),
         },
         "box": repr(subject.model.box),
@@ -140,7 +137,10 @@ def _limits(box: Box) -> list[float] | None:
 
 
 def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
+    """The call in Python; the model and tensors stand there by name only."""
+    budgets = ", ".join(f"st.{budget!r}" for budget in cascade.budgets)
+    chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(plan.attacks)!r}"
     return (
-        f"st.audit({subject.model!r}, {subject.source.name!r}, st.{cascade.budgets[-1]!r}, preset={plan.preset!r}, "
-        f"seed={plan.seed}, batch_size={plan.batch_size})"
+        f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
+        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size})  # {plan.count} examples"
     )

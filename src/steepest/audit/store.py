@@ -65,7 +65,8 @@ class RunFolder:
             differences = plan.differences(manifest["plan"])
             if differences:
                 raise UsageError(
-                    f"{self.path} holds another run ({'; '.join(differences)}). Give another --out, or delete it."
+                    f"{self.path} holds another run ({'; '.join(differences)}). Give another --out; delete that "
+                    "folder only if its results are not needed."
                 )
             return manifest
         if self.path.exists() and not self.path.is_dir():
@@ -171,6 +172,4 @@ def _disk(action: Callable[[], object], folder: Path) -> None:
                 f"no space left on the disk of {folder}: what is finished is kept. Free some space and run the same "
                 "command again."
             ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
-            raise UsageError(f"cannot write to {folder} ({error.strerror}): give another --out.") from None
-        raise
+        raise UsageError(f"cannot write to {folder} ({error.strerror or error}): give another --out.") from None

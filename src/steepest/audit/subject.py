@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steepest.audit.data import Source, preview
+from steepest.audit.fingerprints import describe
 from steepest.audit.statistics import looks_like_chance
 from steepest.basis.errors import DataError, ModelError, SteepestError, UsageError
 from steepest.basis.progress import Progress
 from steepest.models.inspection import inspected
-from steepest.models.loading import fitted_to
+from steepest.models.loading import fitted_to, load
 from steepest.models.model import Model, Network
 
 PREVIEW = 256
@@ -27,10 +29,10 @@ class Subject:
 
     Attributes:
         ids: of the chosen examples, rising.
-        dtype, device: in which the model is asked; its parameters' own, unless a device was given.
+        dtype, device: of the inputs; float64 for a network in float64, else float32.
         notes: what a reader should know before the numbers.
         adapted: what was changed to make model and data fit each other.
-        first: some examples, spread over the choice, and their labels.
+        first: (ids, x, y) of some examples, spread over the choice.
         correct: how many of those the model gets right.
     """
 
@@ -41,21 +43,32 @@ class Subject:
     device: torch.device
     notes: tuple[str, ...]
     adapted: tuple[str, ...]
-    first: tuple[Tensor, Tensor]
+    first: tuple[Tensor, Tensor, Tensor]
     correct: int = 0
 
     def preview(self) -> str:
         """Return in one line what is audited: number and shape of examples, classes, a first look at the accuracy."""
-        seen, chosen = len(self.first[1]), f"{len(self.ids)} of {len(self.source)} examples"
+        seen, chosen = len(self.first[0]), f"{len(self.ids)} of {len(self.source)} examples"
         return (
             f"{self.model.facts.source} on {chosen} of shape {'×'.join(map(str, self.source.shape))}, "
             f"{self.model.facts.classes} classes; {self.correct} of {seen} looked at are right "
             f"({100 * self.correct / seen:.1f} %)"
         )
 
+    def answers(self) -> str:
+        """Return in one line what was found out about the model: each fact, or that it is unknown."""
+        facts = self.model.facts
+        agreement = "" if facts.agreement is None else f"agrees with onnxruntime to {facts.agreement:.1g}; "
+        same = {True: "the same answer twice", False: "another answer each time", None: "randomness unknown"}
+        alone = {True: "independent of batchmates", False: "depends on batchmates", None: "batchmates unknown"}
+        return (
+            f"{agreement}{facts.outputs}; {same[facts.deterministic]}; {alone[facts.batch_independent]}; "
+            f"{'training' if facts.training else 'evaluation'} mode"
+        )
+
     def tell(self, progress: Progress) -> None:
         """Say what was found before the work begins."""
-        for line in (self.preview(), *self.adapted, *self.notes):
+        for line in (self.preview(), self.answers(), *self.adapted, *self.notes):
             progress.say(line)
 
     def batch(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,21 +78,28 @@ class Subject:
             DataError: an example leaves the box or is not finite.
         """
         x = self.source.fetch(ids)
-        self.model.box.require(x, f"the data (examples {int(ids[0])} to {int(ids[-1])})")
+        x = self.model.box.admit(x, f"the data (examples {int(ids[0])} to {int(ids[-1])})")
         return x.to(self.device, self.dtype), self.source.labels[ids].to(self.device)
 
     def usage(self) -> str:
-        """Return, as one text, how the model is used: whatever changes its answers besides its weights."""
-        normalisation = getattr(self.model.network, "normalisation", None)
+        """Return, as one text, how the model is used: whatever changes its answers besides its weights.
+
+        The predictions on the first examples are part of it: weights alone do not identify a function, a module
+        with attributes of its own, or its mode.
+        """
+        with self.model.borrowed(seed=0):
+            predictions = self.model.logits(self.first[1]).argmax(1)
         return json.dumps(
             {
-                "box": repr(self.model.box),
-                "normalisation": repr(normalisation),
+                "box": describe(self.model.box),
+                "normalisation": repr(getattr(self.model.network, "normalisation", None)),
+                "training": self.model.facts.training,
                 "shape": list(self.source.shape),
                 "precision": str(self.dtype),
                 "device": self.device.type,
                 "outputs": self.model.facts.outputs,
                 "class_names": list(self.source.class_names or ()),
+                "answers": describe(predictions),
             },
             sort_keys=True,
         )
@@ -89,14 +109,17 @@ class Subject:
         return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
 
 
-def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | None, *, allow_chance: bool) -> Subject:
+def prepare(
+    model: Model | Network | str | Path, source: Source, ids: Tensor, device: str | None, *, allow_chance: bool
+) -> Subject:
     """Fit the model to the data, look at both, and refuse what would make every later number meaningless.
 
     Raises:
         DataError: shapes, box or labels do not fit; the clean accuracy is what guessing gives.
         UsageError: the device does not exist.
     """
-    handle = fitted_to(model if isinstance(model, Model) else Model(model), source.shape)
+    given = load(model) if isinstance(model, str | Path) else model
+    handle = fitted_to(given if isinstance(given, Model) else Model(given), source.shape)
     dtype, place = _precision(handle.network, device)
     spread = ids[torch.linspace(0, len(ids) - 1, min(len(ids), PREVIEW)).round().long()]
     subject = Subject(
@@ -107,7 +130,7 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
         device=place,
         notes=(),
         adapted=(*handle.facts.notes, *source.notes),
-        first=(spread, spread),
+        first=(spread, spread, spread),
     )
     x, y = subject.batch(spread)
     _require_answer(handle, x[:2])
@@ -116,7 +139,7 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
     assert classes is not None
     _require_labels(source.labels[ids], classes)
     found = [note for note in handle.facts.notes if note not in subject.adapted]
-    notes = (*found, *_about(source, ids, dtype))
+    notes = (*found, *_about(source, ids))
     correct = int((handle.logits(x).argmax(1) == y).sum())
     if looks_like_chance(correct, len(y), classes):
         chance = (
@@ -126,7 +149,7 @@ def prepare(model: Model | Network, source: Source, ids: Tensor, device: str | N
         if not allow_chance:
             raise DataError(f"{chance}. {_CAUSES}")
         notes = (*notes, f"{chance}.")
-    return replace(subject, model=handle, notes=notes, first=(x, y), correct=correct)
+    return replace(subject, model=handle, notes=notes, first=(spread, x, y), correct=correct)
 
 
 def aimed(subject: Subject, target: int) -> Subject:
@@ -165,7 +188,7 @@ _CAUSES = (
 
 
 def _precision(network: Network, device: str | None) -> tuple[torch.dtype, torch.device]:
-    """Move the network if a device is named, and return the precision and place of its numbers."""
+    """Move the network if a device is named, and return the precision of its inputs and the place of its numbers."""
     if device is not None and isinstance(network, nn.Module):
         try:
             network.to(torch.device(device))
@@ -175,7 +198,9 @@ def _precision(network: Network, device: str | None) -> tuple[torch.dtype, torch
     tensors = [*network.parameters(), *network.buffers()] if isinstance(network, nn.Module) else []
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if floating:
-        return floating[0].dtype, floating[0].device
+        # Points of half-precision networks live in float32; the handle casts them at the network's door.
+        wide = floating[0].dtype if floating[0].dtype == torch.float64 else torch.float32
+        return wide, floating[0].device
     return torch.float32, torch.device(device or "cpu")
 
 
@@ -188,13 +213,11 @@ def _require_labels(labels: Tensor, classes: int) -> None:
         )
 
 
-def _about(source: Source, ids: Tensor, dtype: torch.dtype) -> list[str]:
+def _about(source: Source, ids: Tensor) -> list[str]:
     seen: dict[str, Any] = preview(source, ids)
     notes = []
     if seen["one_class"] and seen["n"] > 1:
         notes.append(
             f"all {seen['n']} examples have one label, {seen['classes'][0]}: accuracies speak of that class only"
         )
-    if dtype not in (torch.float32, torch.float64):
-        notes.append(f"the model computes in {str(dtype).removeprefix('torch.')}: examples are rounded to it first")
     return notes

@@ -40,22 +40,29 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "budget": manifest["plan"]["budgets"][-1],
         "budget_unit": manifest["budget_unit"],
         "epsilon": manifest["epsilons"][-1],
+        "sizes": _sizes(rows, manifest["epsilons"]),
         "preset": manifest["plan"]["preset"],
         "objective": manifest["plan"]["objective"],
         "target": manifest["plan"]["target"],
         "seed": manifest["plan"]["seed"],
         "stages": [asdict(stage) for stage in stages],
         "per_class": _classes(rows["label"], correct, robust, names),
-        "curve": _curve(table, rows, manifest, any(stage.name == "fgsm" for stage in stages)),
+        "curve": _curve(table, rows, manifest, any(stage.name == "curve" for stage in stages)),
         "confusion": _confusion(rows, names, manifest["model"]["classes"]),
         "radius": _radius(rows),
         "status": {word: int((rows["status"] == word).sum()) for word in sorted(set(rows["status"]))},
-        "blind": int((np.isin(rows["status"], BLIND) & ~rows["broken"]).sum()),
+        "blind": {word: int(((rows["status"] == word) & ~rows["broken"]).sum()) for word in BLIND},
         "unconfirmed": int(rows["unconfirmed"].sum()),
-        "notes": manifest["notes"],
+        "notes": [*manifest["notes"], *_unrepeated(int(rows["unconfirmed"].sum()))],
         "run": manifest["run"],
         "command": manifest["command"],
     }
+
+
+def _unrepeated(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} successes were not repeated when the model was asked again; they do not count as broken"]
 
 
 def _share(flags: NDArray[Any]) -> float | None:
@@ -89,23 +96,38 @@ def name_of(label: int, names: Sequence[str] | None) -> str:
 def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], measured: bool) -> list[dict[str, Any]]:
     """Return {epsilon, fgsm, best} per ε: `best` counts every example without a known success of that size."""
     largest, factors = manifest["epsilons"][-1], manifest["plan"]["factors"]
-    radius = rows["radius"].astype(float)  # None becomes NaN: no success known
-    lost = (rows["status"] == "nonfinite") & ~rows["broken"]
-    grid = sorted({factor * largest for factor in factors} | set(manifest["epsilons"]) | {0.0})
+    wrong = np.equal(rows["broken_by"], "clean")
+    # By factor, so that an ε that is both on the grid and audited is one row; 0 is the clean model.
+    audited = [epsilon / largest if largest else 1.0 for epsilon in manifest["epsilons"]]
+    grid = {round(factor, 12): factor for factor in (*factors, *audited)}
     fgsm = {}
     if measured and len(table):
-        broken = np.array(table["fgsm_broken"].to_pylist(), dtype=bool).reshape(len(table), len(factors))
-        fgsm = {factor * largest: float(1 - broken[:, k].mean()) for k, factor in enumerate(factors)}
-        fgsm[0.0] = float(1 - np.equal(rows["broken_by"], "clean").mean())
-    # A success is at most as large as the ε at which it was found, which was then rounded towards x.
-    return [
-        {
-            "epsilon": epsilon,
-            "fgsm": fgsm.get(epsilon),
-            "best": _share(~((radius <= epsilon * (1 + 1e-12)) | lost)),
-        }
-        for epsilon in grid
-    ]
+        flags = table["fgsm_broken"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        broken = flags.reshape(len(table), len(factors)).mean(0)
+        fgsm = {round(factor, 12): float(1 - share) for factor, share in zip(factors, broken, strict=True)}
+    curve = [{"epsilon": 0.0, "fgsm": _share(~wrong) if measured else None, "best": _share(~wrong)}]
+    for key, factor in sorted(grid.items()):
+        best = _share(_unbroken(rows, factor))
+        curve.append({"epsilon": factor * largest, "fgsm": fgsm.get(key), "best": best})
+    return curve
+
+
+def _unbroken(rows: Rows, factor: float) -> NDArray[Any]:
+    """Whether no success of at most `factor` times the largest budget is known, and the search could be measured."""
+    size = rows["radius_gauge"].astype(float)  # None becomes NaN: no success known
+    # A success is at most as large as the ε at which it was found: it was rounded towards x.
+    held: NDArray[Any] = ~(size <= factor * (1 + 1e-12)) & ((rows["status"] != "nonfinite") | rows["broken"])
+    return held
+
+
+def _sizes(rows: Rows, epsilons: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the robust accuracy at every audited ε, with its interval."""
+    found = []
+    for epsilon in epsilons:
+        held = _unbroken(rows, epsilon / epsilons[-1] if epsilons[-1] else 1.0)
+        low, high = interval(int(held.sum()), len(held))
+        found.append({"epsilon": epsilon, "robust_accuracy": _share(held), "robust_interval": (low, high)})
+    return found
 
 
 def _confusion(rows: Rows, names: Sequence[str] | None, classes: int) -> dict[str, Any]:

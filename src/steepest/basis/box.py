@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import DataError, UsageError
+from steepest.basis.rounding import inside
 from steepest.basis.tensors import fits
 
 Bound = float | Tensor
@@ -63,56 +64,72 @@ class Box:
 
     def contains(self, x: Tensor) -> Tensor:
         """Return [N]: whether every coordinate lies inside, decided in float64; NaN lies outside."""
+        if self._two_numbers() and x.shape[1:].numel() and x.ndim > 1:
+            # The extremes of a row decide for all of it, and NaN is the extreme of a row that holds one.
+            rows = x.flatten(1)
+            return (rows.amin(1).double() >= self.lower) & (rows.amax(1).double() <= self.upper)
         lower, upper = self.bounds(x)
         wide = x.double()
         return (
             ((wide >= lower) & (wide <= upper)).flatten(1).all(1) if x.ndim > 1 else (wide >= lower) & (wide <= upper)
         )
 
-    def require(self, x: Tensor, what: str = "the input") -> None:
-        """Raise unless every example of `x` lies inside.
+    def admit(self, x: Tensor, what: str = "the input") -> Tensor:
+        """Return `x`, every example of which lies inside; a value off a bound by its own rounding is put on it.
+
+        (In float32 the number 0.3 lies above 0.3.)
 
         Raises:
             DataError: names the range found, the box, how many examples leave it, and the usual causes.
         """
         if self._obviously_inside(x):
-            return
-        outside = ~self.contains(x)
-        if not bool(outside.any()):
-            return
+            return x
+        lower, upper = self.bounds(x)
+        rounded_off = (x >= lower.to(x.dtype)) & (x <= upper.to(x.dtype))
+        if bool(rounded_off.all()):
+            return torch.clamp(x, inside(lower, x, upper=False), inside(upper, x, upper=True))
+        outside = ~rounded_off.flatten(1).all(1) if x.ndim > 1 else ~rounded_off
         bad = x[outside].double()
-        count, first = int(outside.sum()), int(outside.nonzero()[0])
+        place = f"in {int(outside.sum())} example(s) (first: position {int(outside.nonzero()[0])})"
         if bool(bad.isnan().any()):
             raise DataError(
-                f"{what} has NaN in {count} example(s) (first: position {first}); only finite values inside the "
-                "box are allowed. Remove or impute those examples."
+                f"{what} has NaN {place}; only finite values inside the box are allowed. Remove or impute those."
             )
-        hint = ""
-        if self.upper == 1 and self.lower == 0:
-            if float(bad.max()) > 2:
-                hint = " Values up to 255 suggest unscaled images: divide by 255 (uint8 files are scaled for you)."
-            elif float(bad.min()) < 0:
-                hint = " Negative values suggest normalised images: pass raw images and give --mean and --std."
         raise DataError(
-            f"{what} leaves the box [{self.lower}, {self.upper}] in {count} example(s) (first: position {first}); "
-            f"range found: {float(bad.min()):.6g} to {float(bad.max()):.6g}.{hint} "
-            "Otherwise give the box that the data really has."
+            f"{what} leaves the box [{_brief(self.lower)}, {_brief(self.upper)}] {place}; range found: "
+            f"{float(bad.min()):.9g} to {float(bad.max()):.9g}. {self._likely(bad)}"
         )
+
+    def _likely(self, bad: Tensor) -> str:
+        """What a range outside [0, 1] usually means."""
+        low, high = float(bad.min()), float(bad.max())
+        if self._two_numbers() and self.lower == 0 and self.upper == 1:
+            if low >= 0 and 2 < high <= 255:
+                return "Values up to 255 suggest unscaled images: divide by 255 (uint8 files are scaled for you)."
+            if low < 0:
+                return (
+                    "Negative values suggest normalised images (pass raw images and give mean and std: --mean, --std) "
+                    "or features without fixed limits (give their range: box=(low, high), --box low,high)."
+                )
+        return "Give the box that the data really has: box=(low, high), --box low,high."
 
     def _obviously_inside(self, x: Tensor) -> bool:
         """Decide the common case in one pass: two numbers as bounds, every value between them, no NaN."""
-        if isinstance(self.lower, Tensor) or isinstance(self.upper, Tensor) or not x.numel():
+        if not self._two_numbers() or not x.numel():
             return not x.numel()
-        least, most = (float(extreme) for extreme in x.aminmax())
-        return self.lower <= least and most <= self.upper
+        least, most = (float(extreme) for extreme in x.detach().aminmax())
+        return bool(self.lower <= least and most <= self.upper)
+
+    def _two_numbers(self) -> bool:
+        return not isinstance(self.lower, Tensor) and not isinstance(self.upper, Tensor)
 
     @staticmethod
     def _as_double(bound: Bound) -> Tensor:
-        return torch.as_tensor(bound).double()
+        return torch.as_tensor(bound, dtype=torch.float64)  # not .double(): a number would pass through float32
 
     @staticmethod
     def _fitted(bound: Bound, x: Tensor) -> Tensor:
-        wide = torch.as_tensor(bound).to(device=x.device, dtype=torch.float64)
+        wide = torch.as_tensor(bound, dtype=torch.float64, device=x.device)
         if not fits(tuple(wide.shape), tuple(x.shape[1:])):
             raise UsageError(
                 f"a box bound of shape {tuple(wide.shape)} does not fit examples of shape {tuple(x.shape[1:])}: "

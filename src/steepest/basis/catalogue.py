@@ -125,22 +125,29 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     name, paren, rest = text.strip().partition("(")
     if not paren:
         return name.strip(), {}
+    refused = UsageError(
+        f"cannot read {text!r}: write a name, or a name with keyword arguments, e.g. 'pgd(steps=20, step=1/30)'."
+    )
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-        assert isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
-        return name.strip(), {str(k.arg): _literal(k.value) for k in call.keywords}
-    except (SyntaxError, AssertionError, ValueError):
-        raise UsageError(
-            f"cannot read {text!r}: write a name, or a name with keyword arguments, e.g. 'pgd(steps=20, step=1/30)'."
-        ) from None
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise refused
+        named = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+        raise refused from None
+    if None in named:
+        raise refused
+    return name.strip(), {str(key): value for key, value in named.items()}
 
 
 def parse_number(text: str) -> float:
-    """Read a number or a fraction: `0.1`, `8/255`.
+    """Read a number, a fraction, or an infinity: `0.1`, `8/255`, `-inf`.
 
     >>> parse_number("8/255") == 8 / 255
     True
     """
+    if text.strip() in ("inf", "-inf"):
+        return float(text)
     try:
         value = _literal(ast.parse(text.strip(), mode="eval").body)
         return float(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,14 +19,23 @@ def checked(epsilon: Epsilon, name: str) -> Epsilon:
     Raises:
         UsageError: names the offending value.
     """
-    value = torch.as_tensor(epsilon, dtype=torch.float64)
+    if isinstance(epsilon, int | float) and 0 <= epsilon < math.inf:
+        return float(epsilon)
+    try:
+        value = torch.as_tensor(epsilon, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            f"{name}: ε = {epsilon!r} is not a number or a tensor of numbers; write 8 / 255, not a text."
+        ) from None
     bad = value[~(torch.isfinite(value) & (value >= 0))]
     if bad.numel():
         raise UsageError(
             f"{name}: ε = {float(bad.flatten()[0])} is not allowed; ε must be finite and at least 0, in data units "
             "(8/255 for images in [0, 1])."
         )
-    return epsilon if isinstance(epsilon, Tensor) else float(epsilon)
+    if isinstance(epsilon, Tensor):
+        return epsilon
+    return value if value.ndim else float(value)
 
 
 def resolved(epsilon: Epsilon, shape: tuple[int, ...], name: str) -> Epsilon:
@@ -43,10 +54,11 @@ def resolved(epsilon: Epsilon, shape: tuple[int, ...], name: str) -> Epsilon:
     per_feature = epsilon.ndim <= len(features) and fits(tuple(epsilon.shape), features)
     if epsilon.ndim == len(shape) and fits(tuple(epsilon.shape), shape):
         return epsilon
-    if per_example and per_feature and len(features) == 1:
+    if per_example and per_feature:
+        ones = [1] * len(features)
         raise UsageError(
             f"{name}: ε of shape {tuple(epsilon.shape)} could mean one number per example or one per feature of "
-            f"inputs {tuple(shape)}. Give shape [{count}, 1] for the first, [1, {features[0]}] for the second."
+            f"inputs {tuple(shape)}. Give shape {[count, *ones]} for the first, {[*ones, features[-1]]} for the second."
         )
     if per_example:
         return expand(epsilon, torch.empty(0, *features))
@@ -63,6 +75,11 @@ def rows(epsilon: Epsilon, index: Tensor) -> Epsilon:
     return epsilon[index.to(epsilon.device)] if isinstance(epsilon, Tensor) and epsilon.shape[0] > 1 else epsilon
 
 
+def per_feature(epsilon: Epsilon) -> bool:
+    """Return whether a resolved ε may differ between the features of an example."""
+    return isinstance(epsilon, Tensor) and math.prod(epsilon.shape[1:]) > 1
+
+
 def per_example(epsilon: Epsilon, like: Tensor, name: str) -> Tensor:
     """Return ε as float64 [N] on the device of `like`.
 
@@ -73,7 +90,7 @@ def per_example(epsilon: Epsilon, like: Tensor, name: str) -> Tensor:
         return torch.full((like.shape[0],), epsilon, dtype=torch.float64, device=like.device)
     wide = epsilon.to(like.device, torch.float64)
     if wide.ndim > 1:
-        if wide[0].numel() > 1:
+        if per_feature(wide):
             raise UsageError(
                 f"{name}: ε of shape {tuple(epsilon.shape)} differs between features, which this ball does not "
                 "define. Give a number or one per example; for limits per feature use Linf or Weighted."

@@ -49,7 +49,7 @@ class Linf:
 
     def rows(self, index: Tensor) -> Self:
         """See `Budget.rows`."""
-        return replace(self, epsilon=eps.rows(self.epsilon, index))
+        return replace(self, epsilon=eps.rows(self.epsilon, index)) if isinstance(self.epsilon, Tensor) else self
 
     def scaled(self, factor: float | Tensor) -> Self:
         """See `Budget.scaled`."""
@@ -77,13 +77,16 @@ class Linf:
 
     def norm(self, delta: Tensor) -> Tensor:
         """Return max |δᵢ|."""
-        wide = flat(delta).double().abs()
-        return wide.amax(1) if wide.shape[1] else wide.sum(1)
+        size = flat(delta).abs().double()
+        return size.amax(1) if size.shape[1] else size.sum(1)
 
     def gauge(self, delta: Tensor) -> Tensor:
         """Return max |δᵢ|/εᵢ."""
-        wide = delta.double().abs()
-        return self.norm(eps.ratio(wide, eps.per_coordinate(self.epsilon, delta).expand_as(wide)))
+        if eps.per_feature(self.epsilon):
+            wide = delta.double().abs()
+            return self.norm(eps.ratio(wide, eps.per_coordinate(self.epsilon, delta).expand_as(wide)))
+        # One ε for all features: division is monotone, so the largest ratio is the ratio of the largest.
+        return eps.ratio(self.norm(delta), eps.per_example(self.epsilon, delta, "Linf"))
 
     def hull(self, like: Tensor) -> Limits:
         """Return (−ε, ε)."""

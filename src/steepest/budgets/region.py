@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self, final
 
 import torch
 from torch import Tensor
 
 from steepest.basis.box import Box
+from steepest.basis.rounding import inside, towards
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
-from steepest.budgets import coordinatewise
 from steepest.budgets.contract import Budget, Limits
-from steepest.budgets.rounding import inside, towards
 
 _INWARD = 1 - 2.0**-40
 """Balls are solved for this share of ε, so that the roundings of a float64 sum cannot carry a point outside."""
+
+_BLOCK = 2**16
+"""So many numbers per thread are answered at a time in float64: what is in between stays in the processor's cache."""
 
 
 @final
@@ -40,13 +43,15 @@ class Region:
     tensor([[1.0000, 0.9899]])
     """
 
-    __slots__ = ("_ball", "_bounds", "box", "budget", "x")
+    __slots__ = ("_ball", "_bounds", "_walls", "box", "budget", "x")
 
     def __init__(self, budget: Budget, box: Box, x: Tensor) -> None:
         self.budget: Budget = budget.fitted(tuple(x.shape))
         self.box = box
         self.x = x.detach()
-        box.bounds(self.x)  # refuses a box of another shape here, not in the middle of a search
+        # The box in the precision of x, rounded inwards; a box of another shape is refused here, not in mid-search.
+        lower, upper = box.bounds(self.x)
+        self._walls = inside(lower, self.x, upper=False), inside(upper, self.x, upper=True)
         self._ball: Budget = self.budget if budget.separable else self.budget.scaled(_INWARD)
         self._bounds: tuple[Tensor, Tensor] | None = None
 
@@ -64,6 +69,7 @@ class Region:
         """Return the region of a budget that is fitted already: one ε per example would be ambiguous if N = d."""
         made = object.__new__(type(self))
         made.budget, made.box, made.x, made._bounds = budget, self.box, x, None
+        made._walls = self._walls
         made._ball = budget if budget.separable else budget.scaled(_INWARD)
         return made
 
@@ -71,9 +77,7 @@ class Region:
     def bounds(self) -> tuple[Tensor, Tensor]:
         """(lower, upper) of each coordinate over the set, in the precision of x, rounded towards x."""
         if self._bounds is None:
-            low, high = coordinatewise.cut(self.budget.hull(self.x), self.limits())
-            shape = self.x.shape
-            self._bounds = towards(self.x, low.expand(shape)), towards(self.x, high.expand(shape))
+            self._bounds = self._blockwise(lambda part: part._bound(0)), self._blockwise(lambda part: part._bound(1))
         return self._bounds
 
     def limits(self) -> Limits:
@@ -87,9 +91,9 @@ class Region:
         """Return the point of the set that maximises ⟨g, p − x⟩: FGSM's point, for every budget."""
         if self.budget.separable:
             if self._bounds is None:
-                return self._corner(g)
-            lower, upper = self.bounds
-            return torch.where(g > 0, upper, torch.where(g < 0, lower, self.x))
+                return self._blockwise(Region._corner, g)
+            # From x by more than any bound, and back to the bound: where g is 0 the point stays at x.
+            return self.x.add(g.sign().to(self.x.dtype), alpha=torch.finfo(self.x.dtype).max).clamp_(*self.bounds)
         return self._point(self._ball.extreme(g.double(), self.limits()))
 
     def support(self, g: Tensor) -> Tensor:
@@ -115,12 +119,16 @@ class Region:
 
     def sample(self, stream: Stream, step: int) -> Tensor:
         """Return one point per example, uniform over the set (for cut balls: see `budgets/sampling.py`)."""
+        if self.budget.separable:
+            lower, upper = self.bounds
+            drawn = self._blockwise(lambda part, keys: part._drawn(Stream(keys), step, part.limits()), stream.keys)
+            return torch.clamp(drawn, lower, upper)
         return self._point(self._ball.sample(self.x, stream, step, self.limits()))
 
     def sample_clipped(self, stream: Stream, step: int) -> Tensor:
         """Return a uniform point of the budget alone, projected into the set: more mass lies on the box's faces."""
-        delta = self._ball.sample(self.x, stream, step)
-        return self.project(self.x.double().add(delta).to(self.x.dtype))
+        drawn = self._blockwise(lambda part, keys: part._drawn(Stream(keys), step, None), stream.keys)
+        return self.project(drawn)
 
     def corner(self, stream: Stream, step: int) -> Tensor:
         """Return the extreme point of a random direction with independent normal coordinates."""
@@ -128,11 +136,11 @@ class Region:
 
     def gauge(self, point: Tensor) -> Tensor:
         """Return the size of p − x in units of the budget, float64 [N]."""
-        return self.budget.gauge(point.double() - self.x.double())
+        return self._measured(point, lambda budget, delta: budget.gauge(delta))
 
     def norm(self, point: Tensor) -> Tensor:
         """Return the size of p − x in data units, float64 [N]."""
-        return self.budget.norm(point.double() - self.x.double())
+        return self._measured(point, lambda budget, delta: budget.norm(delta))
 
     def contains(self, point: Tensor) -> Tensor:
         """Return bool [N]: whether the point is feasible, decided in float64 without tolerance."""
@@ -141,14 +149,40 @@ class Region:
     def _corner(self, g: Tensor) -> Tensor:
         """Answer `extreme` for one gradient without building the bounds of the side it does not point to."""
         low, high = self.budget.hull(self.x)
-        lower, upper = self.box.bounds(self.x)
-        wide = self.x.double()
-        gap = torch.where(g > 0, torch.minimum(high, upper - wide), torch.maximum(low, lower - wide))
-        return self._point(torch.where((g > 0) | (g < 0), gap, 0.0))
+        # From 0 by more than any limit, and back to the limit: `where` is many times slower than both.
+        return self._point(_clamped(g.sign().double().mul_(torch.finfo(torch.float64).max), low, high))
+
+    def _bound(self, side: int) -> Tensor:
+        return self._point(self.budget.hull(self.x)[side])
+
+    def _drawn(self, stream: Stream, step: int, limits: Limits | None) -> Tensor:
+        """Return x + a draw from the budget in the precision of x, rounded to the nearest: it may lie outside."""
+        return (self.x.double() + self._ball.sample(self.x, stream, step, limits)).to(self.x.dtype)
+
+    def _measured(self, point: Tensor, size: Callable[[Budget, Tensor], Tensor]) -> Tensor:
+        def of(part: Region, its_point: Tensor) -> Tensor:
+            return size(part.budget, its_point.double() - part.x.double())
+
+        return self._blockwise(of, point)
 
     def _point(self, delta: Tensor) -> Tensor:
-        point = towards(self.x, delta)
-        lower, upper = (
-            inside(side, point, upper=above) for side, above in zip(self.box.bounds(self.x), (False, True), strict=True)
-        )
-        return torch.clamp(point, lower, upper)
+        return _clamped(towards(self.x, delta), *self._walls)
+
+    def _blockwise(self, ask: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        """Return ask(region, *given), put together from blocks of rows where coordinates do not know each other."""
+        count = self.x.shape[0]
+        size = max(1, _BLOCK * torch.get_num_threads() * count // max(1, self.x.numel()))
+        if count <= size or self.x.device.type != "cpu" or not self.budget.separable:
+            return ask(self, *given)
+        blocks = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+        return torch.cat([ask(self._block(rows), *(tensor[rows] for tensor in given)) for rows in blocks])
+
+    def _block(self, rows: slice) -> Self:
+        return self._with(self.budget.rows(torch.arange(rows.start, rows.stop)), self.x[rows])
+
+
+def _clamped(values: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Clamp in place; single numbers as numbers, which is several times faster than as tensors of one entry."""
+    if lower.numel() == upper.numel() == 1:
+        return values.clamp_(lower.item(), upper.item())
+    return values.clamp_(lower, upper)

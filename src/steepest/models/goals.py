@@ -14,6 +14,11 @@ def classes_of(choice: int | Tensor, outputs: Tensor) -> Tensor:
     return torch.as_tensor(choice, device=outputs.device).long().expand(outputs.shape[0])
 
 
+def rows_of(choice: int | Tensor, index: Tensor) -> int | Tensor:
+    """Return the choice for the examples that `index` selects, wherever the two tensors live."""
+    return choice.to(index.device)[index] if isinstance(choice, Tensor) else choice
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Misclassified:
@@ -45,7 +50,7 @@ class Predicted:
 
     def rows(self, index: Tensor) -> Self:
         """See `Goal.rows`."""
-        return replace(self, target=self.target[index]) if isinstance(self.target, Tensor) else self
+        return replace(self, target=rows_of(self.target, index))
 
 
 @final

@@ -24,7 +24,8 @@ class Model:
 
     The network is asked in the mode (train or eval) and precision in which it was handed over. Afterwards it is
     as it was, also after an exception: mode, parameters' gradients and `requires_grad`, buffers, and the global
-    random state. Gradients are taken with respect to the input alone.
+    random state. Gradients are taken with respect to the input alone. Inputs of a network in half precision may be
+    float32: they are cast at its door.
 
     Args:
         network: a module, or any callable on tensors that autograd can follow.
@@ -46,10 +47,13 @@ class Model:
         *,
         facts: Facts | None = None,
     ) -> None:
+        if not callable(network):
+            raise ModelError(f"{network!r} is no network: give a module, a function on tensors, or use st.load(path).")
         self.network = network
         self.box = Box.of(box)
         self.facts = facts or Facts(source=type(network).__name__)
         self._borrowed = False
+        self._half = _half_precision(network)
 
     def __repr__(self) -> str:
         return f"Model({self.facts.source}, box={self.box!r})"
@@ -110,9 +114,12 @@ class Model:
                 return self._judged(point.detach(), outputs.detach(), y, objective, goal, gradient.detach())
 
     def _ask(self, x: Tensor) -> Tensor:
-        before = x._version
-        outputs = self.network(x)
-        if x._version != before:
+        # A search on the coarse grid of half precision stands still: its points stay in x's own, the network is
+        # asked in its own, as its user's pipeline would.
+        given = x if self._half is None else x.to(self._half)
+        before = given._version
+        outputs = self.network(given)
+        if given._version != before:
             raise ModelError(
                 f"the model changed its input of shape {tuple(x.shape)} in place, which would corrupt the data: let "
                 "its first operation make a new tensor (x = x - mean instead of x -= mean, ReLU(inplace=False))."
@@ -141,7 +148,7 @@ class Model:
         value = objective.value(outputs, y).masked_fill(~finite, torch.nan)
         size = None
         if gradient is not None:
-            size = torch.linalg.vector_norm(flat(gradient), ord=torch.inf, dim=1) if gradient.numel() else value
+            size = flat(gradient).abs().amax(1) if gradient.numel() else value
             finite = finite & torch.isfinite(size)
             if not bool(finite.all()):
                 gradient = torch.where(expand(finite, gradient), gradient, 0)
@@ -149,6 +156,13 @@ class Model:
         return Evaluation(
             point=point, outputs=outputs, value=value, won=won, finite=finite, gradient=gradient, size=size
         )
+
+
+def _half_precision(network: Network) -> torch.dtype | None:
+    """Return the type of a network whose numbers are half-precision floats, else None."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    first = next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), None)
+    return first if first in (torch.float16, torch.bfloat16) else None
 
 
 _NO_GRADIENT = (

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from steepest.basis.catalogue import Catalogue
 from steepest.basis.errors import DataError, ModelError, UsageError
 from steepest.models.contract import Goal, Objective
-from steepest.models.goals import Misclassified, Never, Predicted, classes_of
+from steepest.models.goals import Misclassified, Never, Predicted, classes_of, rows_of
 
 Function = Callable[[Tensor, Any], Tensor]
 """(outputs [N, K], y) → [N], larger is worse for the model."""
@@ -166,6 +166,7 @@ class DLR:
     },
 )
 @final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Targeted:
     """The objective of becoming class t: minus the base objective with t in the place of y.
 
@@ -176,7 +177,7 @@ class Targeted:
         target: one class for all, or one per example, int64 [N].
 
     Raises:
-        UsageError: the base cannot be targeted; with "dlr", K < 4.
+        UsageError: no target; a base that cannot be targeted; with "dlr", K < 4.
 
     Source: Carlini & Wagner 2017; Croce & Hein 2020, equation 7.
 
@@ -184,37 +185,45 @@ class Targeted:
     tensor([-2.])
     """
 
-    __slots__ = ("base", "target")
+    base: str | Objective | Function = "scaled-ce"
+    target: int | Tensor | None = None
 
-    def __init__(self, base: str | Objective | Function = "scaled-ce", target: int | Tensor = 0) -> None:
-        self.base = objective_of(base)
-        self.target = target
-        if not isinstance(self.base, CrossEntropy | Margin | ScaledCrossEntropy | DLR):
-            raise UsageError(f"Targeted: {base!r} cannot be targeted; give one of ce, margin, scaled-ce, dlr.")
+    def __post_init__(self) -> None:
+        base = objective_of(self.base)
+        if not isinstance(base, CrossEntropy | Margin | ScaledCrossEntropy | DLR):
+            raise UsageError(f"Targeted: {self.base!r} cannot be targeted; give one of ce, margin, scaled-ce, dlr.")
+        if self.target is None:
+            raise UsageError("targeted needs a class: --target 3, or st.Targeted('scaled-ce', 3), or one per example.")
+        object.__setattr__(self, "base", base)
 
     def __repr__(self) -> str:
-        target = self.target if isinstance(self.target, int) else f"<{self.target.numel()} classes>"
+        target = f"<{self.target.numel()} classes>" if isinstance(self.target, Tensor) else self.target
         return f"Targeted({self.base!r}, {target})"
 
     @property
     def goal(self) -> Goal:
         """Predicted as the target."""
-        return Predicted(self.target)
+        return Predicted(self._target)
+
+    @property
+    def _target(self) -> int | Tensor:
+        assert self.target is not None
+        return self.target
 
     def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
         """See `Objective`."""
-        return self._towards(outputs, y, self.base.ascent)
+        return self._towards(outputs, y, objective_of(self.base).ascent)
 
     def value(self, outputs: Tensor, y: Tensor) -> Tensor:
         """See `Objective`."""
-        return self._towards(outputs, y, self.base.value)
+        return self._towards(outputs, y, objective_of(self.base).value)
 
-    def rows(self, index: Tensor) -> Targeted:
+    def rows(self, index: Tensor) -> Self:
         """See `Objective.rows`."""
-        return Targeted(self.base, self.target[index]) if isinstance(self.target, Tensor) else self
+        return replace(self, target=rows_of(self._target, index))
 
     def _towards(self, outputs: Tensor, y: Tensor, base: Function) -> Tensor:
-        target = checked(classes_of(self.target, outputs), outputs)
+        target = checked(classes_of(self._target, outputs), outputs)
         if not isinstance(self.base, DLR):
             return -base(outputs, target)
         top = _largest(outputs, 4, "targeted dlr")
@@ -268,6 +277,10 @@ def objective_of(choice: str | Objective | Function) -> Objective:
     """
     if isinstance(choice, str):
         return OBJECTIVES.build(choice)
+    if not (hasattr(choice, "ascent") or callable(choice)):
+        raise UsageError(
+            f"objective={choice!r}: give a name ({', '.join(OBJECTIVES.names())}), an object or a function."
+        )
     return cast(Objective, choice) if hasattr(choice, "ascent") else Custom(choice)
 
 

@@ -87,6 +87,7 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "summary": summary,
         "budget": wording.budget(summary),
         "robust_count": _robust_count(summary),
+        "unmeasured": wording.unmeasured(summary),
         "warnings": wording.warnings(summary, manifest),
         "curve": charts.curve(summary),
         "classes": charts.classes(summary, CLASS_ROWS),

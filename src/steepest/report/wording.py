@@ -120,19 +120,29 @@ def budget(summary: Mapping[str, Any]) -> str:
 _BLIND = {
     "zero_gradient": "{} could not be attacked because {} gradient is exactly zero: {} counted as not broken, "
     "which is not robustness. A smooth or gradient-free search is needed there.",
-    "nonfinite": "{} could not be attacked to the end because {} output or gradient is NaN or infinite: {} counted "
-    "as not broken, which is not robustness. The model needs repair there.",
+    "nonfinite": "{} could not be measured because {} output or gradient is NaN or infinite: {} counted against "
+    "robust accuracy, though nothing broke them. The model needs repair there.",
 }
+
+
+def unmeasured(summary: Mapping[str, Any]) -> int:
+    """Return how many unbroken examples gave numbers that are not finite."""
+    return int((summary.get("blind") or {}).get("nonfinite", 0))
+
+
+def blind(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each way in which searches were blind."""
+    found = []
+    for name, number in (summary.get("blind") or {}).items():
+        if number:
+            words = ("its", "it is") if number == 1 else ("their", "they are")
+            found.append(_BLIND[name].format(f"{count(number)} example{'' if number == 1 else 's'}", *words))
+    return found
 
 
 def warnings(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know before the number: blind searches, an unsteady model, the run's notes."""
-    found = []
-    for name, number in (summary.get("status") or {}).items():
-        sentence = _BLIND.get(re.sub(r"\W", "_", str(name).lower()))
-        if sentence and number:
-            words = ("its", "it is") if number == 1 else ("their", "they are")
-            found.append(sentence.format(f"{count(number)} example{'' if number == 1 else 's'}", *words))
+    found = blind(summary)
     model = manifest.get("model") or {}
     if model.get("deterministic") is False:
         found.append("The model answers the same question differently each time; a success may be luck.")

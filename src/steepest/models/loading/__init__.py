@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from steepest.basis.box import Bound, Box
@@ -71,6 +72,9 @@ def load(
         network, facts = _from_file(Path(source), limits, normalisation, trust_code, input_shape)
     if normalisation is not None:
         network = Normalised(network, normalisation)
+        if mean is None or std is None:
+            note = "no mean was given: 0 is used" if mean is None else "no std was given: 1 is used"
+            facts = replace(facts, notes=(*facts.notes, note))
     return Model(network, limits, facts=facts)
 
 

@@ -186,7 +186,7 @@ def _require_same_values(shape: tuple[int, ...], wanted: tuple[int, ...]) -> Non
     elif sorted(proper) == sorted(expected):
         remedy = "The axes are in another order: transpose the data."
     elif len(shape) == len(wanted) == 3 and shape[0] == wanted[0]:
-        remedy = f"Resize the images: --resize {wanted[1]}x{wanted[2]}."
+        remedy = f"Resize the images before saving them (image files: --resize {wanted[1]}x{wanted[2]})."
     elif len(shape) == len(wanted) == 3 and shape[1:] == wanted[1:]:
         remedy = f"Convert the images to {wanted[0]} channel(s)."
     else:

@@ -1,0 +1,1 @@
+"""Agreement with other libraries, where they are installed."""
