@@ -26,7 +26,7 @@ def towards(x: Tensor, delta: Tensor) -> Tensor:
     """
     wide = x.double()
     point = (wide + delta).to(x.dtype)
-    over = (point.double() - wide).abs() > delta.abs()
+    over = (point.double() - wide).abs_() > delta.abs()
     # A blend by exactly 0 or 1 is exact, and faster than picking out the few coordinates that went too far.
     return torch.lerp(point, _step(point, x), over.to(x.dtype))
 

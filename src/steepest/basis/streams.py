@@ -26,13 +26,14 @@ _MIX_2 = _wrap(0x94D049BB133111EB)
 
 def _shift(bits: Tensor, count: int) -> Tensor:
     """Logical right shift; torch's own shift on int64 copies the sign."""
-    return (bits >> count) & ((1 << (64 - count)) - 1)
+    return (bits >> count).bitwise_and_((1 << (64 - count)) - 1)
 
 
 def _mix(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shift(bits, 30)) * _MIX_1
-    bits = (bits ^ _shift(bits, 27)) * _MIX_2
-    return bits ^ _shift(bits, 31)
+    """Scramble `bits` in place, which must belong to nobody else; new memory would cost more than the arithmetic."""
+    bits.bitwise_xor_(_shift(bits, 30)).mul_(_MIX_1)
+    bits.bitwise_xor_(_shift(bits, 27)).mul_(_MIX_2)
+    return bits.bitwise_xor_(_shift(bits, 31))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +70,7 @@ class Stream:
         coordinate = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
         offset = step.to(keys) * _MIX_1 if isinstance(step, Tensor) else _wrap(step * _MIX_1)
         bits = _mix(_mix(keys + offset)[:, None] + coordinate)
-        return (_shift(bits, 11).double() * 2.0**-53).reshape(-1, *shape)
+        return _shift(bits, 11).double().mul_(2.0**-53).reshape(-1, *shape)
 
     def normal(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return independent standard normal numbers in float64 of shape [N, *shape] (Box & Muller 1958)."""
