@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,8 @@ def _reference(
     path: Path, entry: Entry, box: Box, normalisation: Normalisation | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return probes and what onnxruntime answers to each alone; (None, None) if no guessed size is accepted."""
+    # Otherwise its import leaves an identifier of the machine in the user's home; a choice already made stands.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
