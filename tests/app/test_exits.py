@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from steepest.attacks.recipes import Recipe
+from steepest.attacks.recipe import Recipe
 from tests.app.material import ASK, COUNT, QUICK, answered, asked_json, images, refused, steepest
 
 MODEL, DATA, *_ = ASK

@@ -10,31 +10,38 @@ from torch import Tensor, nn
 
 from steepest.attacks.api import attack
 from steepest.attacks.contract import AttackResult
-from steepest.attacks.recipes import ATTACKS, at_x
+from steepest.attacks.fitting import admits
+from steepest.attacks.recipe import Recipe
+from steepest.attacks.recipes import ATTACKS
+from steepest.attacks.starts import at_x
+from steepest.budgets.catalogue import kind_of
 from steepest.budgets.contract import Budget
 from steepest.models.model import Model
+from tests.conformance.table import ROWS, asks_for_gradients
 from tests.tables import budgets
 
 SHAPES = {"vector K=2": ((4,), 2), "series K=3": ((3, 4), 3), "image K=10": ((2, 5, 5), 10)}
-SMALL = {"steps": 4, "restarts": 2, "points": 6}
 EPSILON = 0.3
+NAMES = [name for name in ATTACKS.names() if name in ROWS]
+CALLS = {name: ROWS[name].call for name in NAMES}
+GRADIENT = [name for name in NAMES if asks_for_gradients(name)]
 
 
-def call(name: str, **given: Any) -> str:
-    """The catalogued call with small arguments, where the recipe has them."""
-    known = ATTACKS.entry(name).parameters
-    # What a recipe does not have is left out, so that one set of arguments serves all.
-    chosen = {key: value for key, value in {**SMALL, **given}.items() if key in known}
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in chosen.items())})"
+def serves(attack: str, budget: str, kind: str = "image K=10") -> bool:
+    """Whether the catalogue says that an attack serves a budget of the tables, on inputs of a kind."""
+    shape = SHAPES[kind][0]
+    images = len(shape) == 3 or not ROWS[attack].images
+    return images and admits(ATTACKS.entry(attack).facts["budgets"], kind_of(budgets(shape, EPSILON)[budget]))
 
 
-NAMES = ATTACKS.names()
-CALLS = {name: call(name) for name in NAMES}
-GRADIENT = [entry.name for entry in ATTACKS if entry.facts["needs"] == "gradient"]
+def kind_for(attack: str, kind: str) -> str:
+    """The kind of input asked for, or images where the attack serves nothing else."""
+    return "image K=10" if ROWS[attack].images else kind
 
 
 def starts_at_x(text: str) -> bool:
-    return ATTACKS.build(text).start is at_x
+    made = ATTACKS.build(text)
+    return isinstance(made, Recipe) and made.start is at_x
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class Case:
     def budget(self, name: str, eps: float = EPSILON) -> Budget:
         return budgets(self.shape, eps)[name]
 
-    def attack(self, text: str, budget: str | Budget = "linf", **options: Any) -> AttackResult:
+    def attack(self, text: str, budget: str | Budget | None = None, **options: Any) -> AttackResult:
+        """Attack; the budget is that of the attack's row if left out."""
+        budget = ROWS[text.partition("(")[0]].budget if budget is None else budget
         chosen = self.budget(budget) if isinstance(budget, str) else budget
         return attack(text, Model(self.network), self.x, self.y, chosen, **options)
 

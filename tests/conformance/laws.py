@@ -16,6 +16,7 @@ from steepest.budgets.linf import Linf
 from steepest.budgets.weighted import Weighted
 from steepest.models.model import Model
 from tests.conformance.cases import Case, starts_at_x
+from tests.conformance.table import ROWS
 from tests.tables import budgets
 
 CLOSE = 1e-5
@@ -74,7 +75,7 @@ def never_below_its_start(case: Case, text: str, name: str) -> None:
 
 def equal(a: AttackResult, b: AttackResult) -> bool:
     """Bit-equal in everything."""
-    fields = ("point", "won", "gauge", "value", "outputs", "forwards", "backwards", "status")
+    fields = ("point", "won", "gauge", "radius", "value", "outputs", "forwards", "backwards", "status")
     return all(
         torch.equal(torch.nan_to_num(getattr(a, f).double()), torch.nan_to_num(getattr(b, f).double())) for f in fields
     )
@@ -186,7 +187,7 @@ def nan_gradients_are_said(text: str) -> None:
 
     x = torch.rand(3, 4, dtype=torch.float64)
     case = Case(Poisoned(), x, torch.zeros(3, dtype=torch.int64))
-    result = case.attack(text, Linf(0.1))
+    result = case.attack(text, budgets((4,), 0.1)[ROWS[text.partition("(")[0]].budget])
     assert (result.status == Status.NONFINITE).all(), f"{text} hides a NaN gradient: {result.status.tolist()}"
     assert not result.won.any()
     assert torch.isfinite(result.point).all()

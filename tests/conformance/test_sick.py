@@ -15,14 +15,23 @@ from steepest.attacks.contract import Status
 from steepest.attacks.curve import curve
 from steepest.attacks.worst_case import worst_case
 from steepest.basis.errors import DataError, ModelError
+from steepest.budgets.contract import Budget
 from steepest.budgets.linf import Linf
 from steepest.models.model import Model
 from tests.conformance import laws
-from tests.conformance.cases import CALLS, GRADIENT, NAMES, Case, case, starts_at_x
+from tests.conformance.cases import CALLS, GRADIENT, NAMES, Case, case, kind_for, starts_at_x
+from tests.conformance.table import ROWS
+from tests.tables import budgets
 
-SEVERAL = pytest.mark.parametrize("name", NAMES)
+PLAIN = [name for name in NAMES if not ROWS[name].images]
+SEVERAL = pytest.mark.parametrize("name", PLAIN)
 X = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
 Y = torch.zeros(4, dtype=torch.int64)
+
+
+def of(name: str, eps: float = 0.1) -> Budget:
+    """A budget of the kind that the attack's row names."""
+    return budgets((4,), eps)[ROWS[name].budget]
 
 
 def two(z: torch.Tensor) -> torch.Tensor:
@@ -35,7 +44,7 @@ def constant(x: torch.Tensor) -> torch.Tensor:
 
 @SEVERAL
 def test_nan_outputs_are_said_and_never_won(name):
-    result = attack(CALLS[name], lambda x: two(x.sum(1) * math.nan), X, Y, Linf(0.1))
+    result = attack(CALLS[name], lambda x: two(x.sum(1) * math.nan), X, Y, of(name))
     assert (result.status == Status.NONFINITE).all()
     assert not result.won.any()
     assert result.value.isnan().all()
@@ -51,23 +60,23 @@ def test_one_sick_example_does_not_touch_the_others(name, bad):
 
     x = X.clone()
     x[0, 0] = 0.1
-    healthy = attack(CALLS[name], network, x[1:], Y[1:], Linf(0.04), ids=torch.arange(1, 4))
-    result = attack(CALLS[name], network, x, Y, Linf(0.04))
+    healthy = attack(CALLS[name], network, x[1:], Y[1:], of(name, 0.04), ids=torch.arange(1, 4))
+    result = attack(CALLS[name], network, x, Y, of(name, 0.04))
     assert laws.equal(result.rows(torch.arange(1, 4)), healthy)
     assert int(result.status[0]) == Status.NONFINITE
     assert not result.won[0]
     assert torch.isfinite(result.point).all()
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", [name for name in GRADIENT if name in PLAIN])
 def test_nan_gradients_are_said_and_never_won(name):
     laws.nan_gradients_are_said(CALLS[name])
 
 
 @SEVERAL
 def test_a_flat_model_is_said_to_be_flat(name):
-    result = attack(CALLS[name], constant, X, Y, Linf(0.1))
-    blind = Status.ZERO_GRADIENT if name in GRADIENT else Status.EXHAUSTED
+    result = attack(CALLS[name], constant, X, Y, of(name))
+    blind = Status.ZERO_GRADIENT if ROWS[name].blind else Status.EXHAUSTED
     assert (result.status == blind).all()
     assert not result.won.any()
     assert torch.isfinite(result.point).all()
@@ -133,8 +142,9 @@ class Cut(nn.Module):
 @pytest.mark.parametrize("how", ["no_grad", "detach", "numpy", "argmax"])
 def test_a_model_that_cuts_the_gradient_is_an_error_with_a_remedy(how):
     for name in GRADIENT:
-        with pytest.raises(ModelError, match=r"no gradient reaches.*noise"):
-            attack(CALLS[name], Cut(how), X, Y, Linf(0.1))
+        if name in PLAIN:
+            with pytest.raises(ModelError, match=r"no gradient reaches.*noise"):
+                attack(CALLS[name], Cut(how), X, Y, of(name))
     for ask in (fgsm, curve):
         with pytest.raises(ModelError, match="no gradient reaches"):
             ask(Cut(how), X, Y, Linf(0.1))
@@ -150,9 +160,9 @@ def test_a_model_that_cuts_the_gradient_is_an_error_with_a_remedy(how):
     ids=["[N]", "[1, K]", "a tuple", "[N, 1, K]", "[N, 1]"],
 )
 def test_answers_of_another_form_are_an_error(network):
-    for name in NAMES:
+    for name in PLAIN:
         with pytest.raises(ModelError):
-            attack(CALLS[name], network, X, Y, Linf(0.1))
+            attack(CALLS[name], network, X, Y, of(name))
 
 
 def test_data_that_do_not_fit_are_refused_before_the_model_is_asked():
@@ -172,9 +182,10 @@ def test_data_that_do_not_fit_are_refused_before_the_model_is_asked():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_outside_the_classes_are_refused(name):
-    some = case("series K=3")
-    for wrong in (3, -1):
-        with pytest.raises(DataError, match="0 to 2"):
+    some = case(kind_for(name, "series K=3"))
+    classes = 10 if ROWS[name].images else 3
+    for wrong in (classes, -1):
+        with pytest.raises(DataError, match=f"0 to {classes - 1}"):
             Case(some.network, some.x, torch.full_like(some.y, wrong)).attack(CALLS[name])
     with pytest.raises(DataError, match="integer"):
         Case(some.network, some.x, some.y.double()).attack(CALLS[name])

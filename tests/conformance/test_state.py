@@ -17,7 +17,9 @@ from steepest.basis.errors import ModelError
 from steepest.budgets.linf import Linf
 from steepest.models.model import Model
 from tests.conformance import laws
-from tests.conformance.cases import CALLS, GRADIENT, NAMES, Case, case
+from tests.conformance.cases import CALLS, GRADIENT, NAMES, Case, case, kind_for
+from tests.conformance.table import ROWS
+from tests.tables import budgets
 
 
 class Energy(nn.Module):
@@ -32,7 +34,11 @@ class Energy(nn.Module):
 
 
 BUDGET = Linf(0.2)
-USES = {name: (lambda f, x, y, text=CALLS[name]: attack(text, f, x, y, BUDGET)) for name in NAMES}
+PLAIN = [name for name in NAMES if not ROWS[name].images]
+USES = {
+    name: (lambda f, x, y, name=name: attack(CALLS[name], f, x, y, budgets((4,), 0.2)[ROWS[name].budget]))
+    for name in PLAIN
+}
 USES |= {
     "st.fgsm": lambda f, x, y: fgsm(f, x, y, BUDGET),
     "st.curve": lambda f, x, y: curve(f, x, y, BUDGET, factors=[0.5, 1.0]),
@@ -130,21 +136,22 @@ def test_the_state_of_random_is_put_back_too():
     assert random.getstate() == before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_random_model_answers_the_same_for_the_same_seed(name):
     network, x, y = stateful(), torch.rand(6, 4), torch.arange(6) % 3
-    first = attack(CALLS[name], network, x, y, BUDGET, seed=1)
+    budget = budgets((4,), 0.2)[ROWS[name].budget]
+    first = attack(CALLS[name], network, x, y, budget, seed=1)
     torch.manual_seed(99)
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002
-    assert laws.equal(first, attack(CALLS[name], network, x, y, BUDGET, seed=1))
+    assert laws.equal(first, attack(CALLS[name], network, x, y, budget, seed=1))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_carry_no_graph_and_share_no_memory_with_x(name):
-    some = case("series K=3", torch.float32)
+    some = case(kind_for(name, "series K=3"), torch.float32)
     x = some.x.clone().requires_grad_()
-    result = attack(CALLS[name], some.network, x, some.y, BUDGET)
+    result = attack(CALLS[name], some.network, x, some.y, some.budget(ROWS[name].budget))
     for field in ("point", "value", "gauge", "outputs"):
         assert getattr(result, field).grad_fn is None
         assert not getattr(result, field).requires_grad
@@ -168,7 +175,7 @@ class InPlace(nn.Module):
         return torch.stack([x.sum(1), -x.sum(1)], 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_model_that_writes_into_its_input_cannot_spoil_the_data_unnoticed(name):
     x = torch.rand(3, 4)
     kept, some = x.clone(), Case(InPlace(), x, torch.zeros(3, dtype=torch.int64))

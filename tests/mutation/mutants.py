@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steepest.attacks import api, recipes
+from steepest.attacks import api, recipe
 from steepest.attacks.ascent import GradientAscent, Jump
-from steepest.attacks.loop import Best
+from steepest.attacks.best import Best
+from steepest.attacks.loop import answered
 from steepest.budgets.region import Region
-from steepest.models.contract import Need
 from steepest.models.model import Model
 from steepest.models.objectives import CrossEntropy, Margin, ScaledCrossEntropy
 
@@ -22,18 +22,19 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 def identity(patch: pytest.MonkeyPatch) -> None:
     """No search ever moves."""
     for search in (Jump, GradientAscent):
-        patch.setattr(search, "step", lambda self, problem, evaluation, state: (evaluation.point, state))
+        patch.setattr(search, "step", lambda self, problem, found, state, number: (found.point, state))
 
 
 def minus_sign(patch: pytest.MonkeyPatch) -> None:
     """The handle returns the gradient of the opposite."""
-    honest = Model.evaluate
+    honest = Model.answer
 
-    def evaluate(self, x, y, objective, goal=None, need=Need.VALUE):
-        found = honest(self, x, y, objective, goal, need)
-        return found if found.gradient is None else replace(found, gradient=-found.gradient)
+    def answer(self, question):
+        found = honest(self, question)
+        turned = {name: -held for name in ("gradient", "jacobian") if (held := getattr(found, name)) is not None}
+        return replace(found, **turned)
 
-    patch.setattr(Model, "evaluate", evaluate)
+    patch.setattr(Model, "answer", answer)
 
 
 def half_epsilon(patch: pytest.MonkeyPatch) -> None:
@@ -44,31 +45,29 @@ def half_epsilon(patch: pytest.MonkeyPatch) -> None:
 def last_point_not_judged(patch: pytest.MonkeyPatch) -> None:
     """C1: the loop judges a point, moves, and leaves."""
 
-    def run_search(problem, search, start, best):
+    def run_search(problem, search, start):
+        best = Best.none_yet(problem.region.x)
         point, state = start, search.init(problem, start)
-        for _ in range(search.steps):
-            found = problem.model.evaluate(point, problem.y, problem.objective, problem.goal, search.need)
-            best.learn(found)
-            point, state = search.step(problem, found, state)
+        for number in range(search.steps):
+            found = answered(problem, point, search.ask(problem, state, number), number, best)
+            point, state = search.step(problem, found, state, number)
         return best
 
-    patch.setattr(recipes, "run_search", run_search)
+    patch.setattr(recipe, "run_search", run_search)
 
 
 def last_instead_of_best(patch: pytest.MonkeyPatch) -> None:
     """C2: what is returned is where the search happened to end."""
 
-    def learn(self, found):
+    def learn(self, problem, found):
         self.point, self.outputs, self.won, self.value = found.point, found.outputs, found.won, found.value.double()
-        self.forwards += 1
-        self.backwards += found.gradient is not None
 
     patch.setattr(Best, "learn", learn)
 
 
 def restart_chosen_per_batch(patch: pytest.MonkeyPatch) -> None:
     """C3: all examples get the restart that was best on average."""
-    honest = recipes.Recipe.run
+    honest = recipe.Recipe.run
 
     def run(self, problem, seed=0, *, judge_x=False):
         tries = []
@@ -77,12 +76,12 @@ def restart_chosen_per_batch(patch: pytest.MonkeyPatch) -> None:
             tries.append(honest(replace(self, restarts=1), other, seed, judge_x=judge_x))
         return max(tries, key=lambda tried: int(tried.won.sum()))
 
-    patch.setattr(recipes.Recipe, "run", run)
+    patch.setattr(recipe.Recipe, "run", run)
 
 
 def unguarded(patch: pytest.MonkeyPatch) -> None:
     """The last check of what an attack returns is gone, so that only the laws are left to notice."""
-    patch.setattr(recipes, "require_feasible", lambda problem, point, component: problem.region.gauge(point))
+    patch.setattr(recipe, "require_feasible", lambda problem, point, component: problem.region.gauge(point))
 
 
 def overshoot(patch: pytest.MonkeyPatch) -> None:
@@ -97,27 +96,27 @@ def overshoot(patch: pytest.MonkeyPatch) -> None:
 
 def nan_taken_for_zero(patch: pytest.MonkeyPatch) -> None:
     """C10: a NaN gradient moves nothing and nobody is told."""
-    honest = Model.evaluate
+    honest = Model.answer
 
-    def evaluate(self, x, y, objective, goal=None, need=Need.VALUE):
-        found = honest(self, x, y, objective, goal, need)
+    def answer(self, question):
+        found = honest(self, question)
         return replace(found, finite=torch.ones_like(found.finite))
 
-    patch.setattr(Model, "evaluate", evaluate)
+    patch.setattr(Model, "answer", answer)
 
 
 def coupled_batch(patch: pytest.MonkeyPatch) -> None:
     """C9: the momentum is normalised, and small gradients are dropped, by the mean over the whole batch."""
-    honest = Model.evaluate
+    honest = Model.answer
 
-    def evaluate(self, x, y, objective, goal=None, need=Need.VALUE):
-        found = honest(self, x, y, objective, goal, need)
+    def answer(self, question):
+        found = honest(self, question)
         if found.gradient is None:
             return found
         small = found.gradient.abs() < found.gradient.abs().mean()
         return replace(found, gradient=found.gradient.masked_fill(small, 0))
 
-    patch.setattr(Model, "evaluate", evaluate)
+    patch.setattr(Model, "answer", answer)
 
 
 def zero_hides_the_own_class(patch: pytest.MonkeyPatch) -> None:
@@ -147,11 +146,11 @@ def box_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def global_seed(patch: pytest.MonkeyPatch) -> None:
     """C15: the global generator is reseeded and stays so."""
-    run_honestly = recipes.Recipe.run
+    run_honestly = recipe.Recipe.run
 
     def run(self, problem, seed=0, *, judge_x=False):
         found = run_honestly(self, problem, seed, judge_x=judge_x)
         torch.manual_seed(seed)
         return found
 
-    patch.setattr(recipes.Recipe, "run", run)
+    patch.setattr(recipe.Recipe, "run", run)

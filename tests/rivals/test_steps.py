@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import steepest as st
 from steepest.attacks.api import pose
 from steepest.attacks.ascent import GradientAscent
-from steepest.attacks.recipes import Recipe
+from steepest.attacks.recipe import Recipe
 from tests.rivals.libraries import LIBRARIES, Library, Walk
 
 EPS, STEP, STEPS = 0.1, 0.03, 7

@@ -16,8 +16,8 @@ from steepest.app.adversarial import Points, Sink, sink_for
 from steepest.app.config import Settings, command_line, resolve
 from steepest.app.opening import batches, goal_of, one_budget, open_subject
 from steepest.attacks.api import attack
-from steepest.attacks.contract import Status
-from steepest.attacks.recipes import ATTACKS, Recipe
+from steepest.attacks.contract import Attack, Status
+from steepest.attacks.recipes import ATTACKS
 from steepest.audit.subject import Subject
 from steepest.audit.tally import name_of
 from steepest.basis.progress import Progress
@@ -57,7 +57,7 @@ class Tally:
 class Job:
     """One attack, and what it is turned on."""
 
-    recipe: Recipe
+    recipe: Attack
     subject: Subject
     budget: Budget
     objective: Objective

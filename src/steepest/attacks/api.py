@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from steepest.attacks.contract import AttackResult, Problem
-from steepest.attacks.recipes import ATTACKS, Recipe
+from steepest.attacks.contract import Attack, AttackResult, Problem
+from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import DataError, UsageError
 from steepest.basis.streams import Stream
 from steepest.budgets.contract import Budget
@@ -21,7 +21,7 @@ ObjectiveChoice = str | Objective | Function
 
 
 def attack(
-    recipe: str | Recipe,
+    recipe: str | Attack,
     model: Model | Network,
     x: Tensor,
     y: Labels,
@@ -61,7 +61,7 @@ def attack(
     tensor([True])
     """
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
-    if not isinstance(made, Recipe):
+    if not hasattr(made, "run"):
         raise UsageError(f"attack={recipe!r}: give a name ({', '.join(ATTACKS.names())}) or a recipe of st.recipes.")
     problem = pose(model, x, y, budget, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
     return made.run(problem, seed, judge_x=True)

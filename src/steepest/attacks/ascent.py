@@ -8,10 +8,10 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from steepest.attacks.contract import Problem, State
+from steepest.attacks.contract import GRADIENT, Ask, Problem, State
 from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat
-from steepest.models.contract import Evaluation, Need
+from steepest.models.contract import Evaluation
 
 
 @final
@@ -20,16 +20,19 @@ class Jump:
     """Go at once to the point of the region that the gradient recommends: x + extreme(∇), exact for a linear model."""
 
     steps: ClassVar[int] = 1
-    need: ClassVar[Need] = Need.GRADIENT
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`: nothing to remember."""
         return {}
 
-    def step(self, problem: Problem, evaluation: Evaluation, state: State) -> tuple[Tensor, State]:
+    def ask(self, problem: Problem, state: State, number: int) -> Ask:
+        """See `Search.ask`."""
+        return GRADIENT
+
+    def step(self, problem: Problem, found: Evaluation, state: State, number: int) -> tuple[Tensor, State]:
         """See `Search.step`."""
-        assert evaluation.gradient is not None
-        return problem.region.extreme(evaluation.gradient), state
+        assert found.gradient is not None
+        return problem.region.extreme(found.gradient), state
 
 
 @final
@@ -51,7 +54,6 @@ class GradientAscent:
     steps: int
     size: float
     momentum: float = 0.0
-    need: ClassVar[Need] = Need.GRADIENT
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 0:
@@ -65,9 +67,13 @@ class GradientAscent:
         """See `Search.init`: the velocity, if there is momentum."""
         return {"velocity": point.new_zeros(point.shape)} if self.momentum else {}
 
-    def step(self, problem: Problem, evaluation: Evaluation, state: State) -> tuple[Tensor, State]:
+    def ask(self, problem: Problem, state: State, number: int) -> Ask:
+        """See `Search.ask`."""
+        return GRADIENT
+
+    def step(self, problem: Problem, found: Evaluation, state: State, number: int) -> tuple[Tensor, State]:
         """See `Search.step`."""
-        direction = evaluation.gradient
+        direction = found.gradient
         assert direction is not None
         if self.momentum:
             mean = expand(flat(direction.abs()).mean(1), direction)
@@ -75,4 +81,4 @@ class GradientAscent:
             unit = direction / mean.masked_fill(mean == 0, 1)
             direction = self.momentum * state["velocity"] + unit
             state = {"velocity": direction}
-        return problem.region.ascend(evaluation.point, direction, self.size), state
+        return problem.region.ascend(found.point, direction, self.size), state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any, Protocol, Self
 
 from torch import Tensor
@@ -34,6 +34,15 @@ class Status(IntEnum):
     """Not reached, and an output or a gradient was NaN or infinite."""
 
 
+class Prefer(Enum):
+    """Which of two points is the better one: any success beats any failure, then this decides."""
+
+    LARGEST_VALUE = "largest value"
+    """The search ends at the first success, or goes on to larger values."""
+    SMALLEST_GAUGE = "smallest gauge"
+    """Among successes the smaller one; successes beyond the budget are remembered by their radius alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Everything that a search may know: the model, what should get worse, what counts as reached, and where.
@@ -42,6 +51,9 @@ class Problem:
         y: labels [N], or whatever the objective understands.
         stream: the examples' random numbers.
         drop_solved: examples whose goal is reached leave at once; otherwise the search goes on to larger values.
+        prefer: which points are kept.
+        clean: the model's answer at x, [N, K], where it is known already.
+        restart: the number of the run.
     """
 
     model: Model
@@ -51,6 +63,9 @@ class Problem:
     y: Labels
     stream: Stream
     drop_solved: bool = True
+    prefer: Prefer = Prefer.LARGEST_VALUE
+    clean: Tensor | None = None
+    restart: int = 0
 
     def rows(self, index: Tensor) -> Self:
         """Return the problem of the examples that `index` selects."""
@@ -61,15 +76,33 @@ class Problem:
             region=self.region.rows(index),
             y=None if self.y is None else self.y[index],
             stream=self.stream.rows(index),
+            clean=None if self.clean is None else self.clean[index],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a search wants to know of the point that it has proposed.
+
+    Attributes:
+        ascent: what is differentiated, if not the problem's objective; points are always ranked by that.
+        classes: int64 [N, R]: the outputs whose gradients a Jacobian consists of.
+        judged: of several points per example, how many of the first may become the result; the others only inform,
+            and may lie outside the region. None: all.
+    """
+
+    need: Need = Need.VALUE
+    ascent: Objective | None = None
+    classes: Tensor | None = None
+    judged: int | None = None
+
+
+VALUE, GRADIENT = Ask(), Ask(need=Need.GRADIENT)
+"""The two questions that most searches ask, always."""
 
 
 class Search(Protocol):
     """A rule that proposes the next point from what the model answered at the last one; it never asks itself."""
-
-    @property
-    def need(self) -> Need:
-        """What `step` wants to know of a point."""
 
     @property
     def steps(self) -> int:
@@ -78,8 +111,15 @@ class Search(Protocol):
     def init(self, problem: Problem, point: Tensor) -> State:
         """Return the state before the first answer; `point` is where the search starts."""
 
-    def step(self, problem: Problem, evaluation: Evaluation, state: State) -> tuple[Tensor, State]:
-        """Return the next point, inside the region, and the next state."""
+    def ask(self, problem: Problem, state: State, number: int) -> Ask:
+        """Return what question `number` (from 0) is; the same for all examples."""
+
+    def step(self, problem: Problem, found: Evaluation, state: State, number: int) -> tuple[Tensor, State]:
+        """Return the next point and the next state, from the answer to question `number`.
+
+        A point is [N, *features], inside the region (for smallest-gauge searches: inside `region.loose()`), or
+        [N, Q, *features]: Q points per example, whose answer then has the leading axes [N, Q].
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +130,14 @@ class AttackResult:
         point: the worst point found, exactly feasible; the clean input where nothing better was found.
         won: bool, the goal is reached at `point`.
         gauge: size of point − x in units of the budget, at most 1.
+        radius: float64, size in data units of the smallest success met, also beyond the budget; ∞ where none.
         value: the objective's value at `point`; NaN where it was never finite.
         outputs: the model's answer at `point`, [N, K].
         forwards, backwards: int64, how often the model was asked about the example.
         status: `Status` as int64.
         recipe: the call that made it, with every argument.
         seed: of the random streams.
+        notes: what a reader must know, e.g. which objective took the place of one that does not exist for K = 2.
 
     >>> import steepest as st
     >>> f = st.Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
@@ -107,6 +149,7 @@ class AttackResult:
     point: Tensor
     won: Tensor
     gauge: Tensor
+    radius: Tensor
     value: Tensor
     outputs: Tensor
     forwards: Tensor
@@ -114,6 +157,7 @@ class AttackResult:
     status: Tensor
     recipe: str
     seed: int
+    notes: tuple[str, ...] = ()
 
     def rows(self, index: Tensor) -> Self:
         """Return the result of the examples that `index` selects."""
@@ -122,3 +166,26 @@ class AttackResult:
             value = getattr(self, field.name)
             kept[field.name] = value[index] if isinstance(value, Tensor) else value
         return replace(self, **kept)
+
+
+class Attack(Protocol):
+    """What the catalogue holds: something that turns a problem into a result. Most are a `Recipe`."""
+
+    @property
+    def call(self) -> str:
+        """The catalogue's call that makes it again, with every argument."""
+
+    @property
+    def needs(self) -> str:
+        """What the model must answer: "gradient", "scores" or "labels"."""
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """The kinds of budget that it serves; none named: all."""
+
+    @property
+    def is_fgsm(self) -> bool:
+        """Whether it is the one jump from x, whose gradient serves every ε."""
+
+    def run(self, problem: Problem, seed: int = 0, *, judge_x: bool = False) -> AttackResult:
+        """Attack every example of the problem."""

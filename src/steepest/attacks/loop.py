@@ -2,114 +2,125 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from steepest.attacks.contract import Problem, Search, Status
+from steepest.attacks.best import Best
+from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, Search
 from steepest.basis.errors import ContractError
-from steepest.models.contract import Evaluation, Need
+from steepest.models.contract import Evaluation, Question
+
+_WIDTH = 512
+"""So many points are asked about at once where there are several per example and few examples."""
 
 
-@final
-@dataclass(slots=True)
-class Best:
-    """The best point of each example so far, and what finding it has cost; one row per example, updated in place.
+def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
+    """Let `search` ask `search.steps` questions and judge its last point too; return the best points.
 
-    A point is better if it wins and the other does not, or, among equals, if its value is larger. A value that
-    is not finite is never better.
+    Examples whose goal is reached leave the batch at once if the problem says so; where the smallest success is
+    wanted they leave when nothing smaller can exist.
     """
-
-    point: Tensor
-    won: Tensor
-    value: Tensor
-    outputs: Tensor | None
-    forwards: Tensor
-    backwards: Tensor
-    zero: Tensor
-    nonfinite: Tensor
-
-    @classmethod
-    def none_yet(cls, x: Tensor) -> Best:
-        """Return the state before the first question: the clean input, value −∞."""
-        count = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-        flags = count.bool()
-        nothing = torch.full(x.shape[:1], -torch.inf, dtype=torch.float64, device=x.device)
-        return cls(x, flags, nothing, None, count, count.clone(), count.clone(), flags.clone())
-
-    def rows(self, index: Tensor) -> Best:
-        """Return the state of the examples that `index` selects."""
-        outputs = None if self.outputs is None else self.outputs[index]
-        return Best(
-            self.point[index], self.won[index], self.value[index], outputs, self.forwards[index],
-            self.backwards[index], self.zero[index], self.nonfinite[index],
-        )  # fmt: skip
-
-    def take(self, index: Tensor, part: Best) -> None:
-        """Write the rows `part` into the places `index`."""
-        if part.outputs is not None and self.outputs is None:
-            self.outputs = part.outputs.new_full((self.won.shape[0], part.outputs.shape[1]), torch.nan)
-        for name in ("point", "won", "value", "outputs", "forwards", "backwards", "zero", "nonfinite"):
-            mine, new = getattr(self, name), getattr(part, name)
-            if new is not None:
-                setattr(self, name, new if len(index) == len(mine) else mine.index_copy(0, index, new.to(mine.dtype)))
-
-    def learn(self, found: Evaluation) -> None:
-        """Take in one evaluation of every row."""
-        self.forwards += 1
-        self.nonfinite |= ~found.finite
-        if found.gradient is not None and found.size is not None:
-            self.backwards += 1
-            self.zero += (found.size == 0) & found.finite
-        value = found.value.double()
-        better = (found.won > self.won) | ((found.won == self.won) & (value > self.value))
-        if bool(better.all()):
-            # Points are never changed in place, so keeping a reference is keeping the point.
-            self.point, self.outputs = found.point, found.outputs
-        else:
-            self.point = torch.where(better.reshape(-1, *[1] * (found.point.ndim - 1)), found.point, self.point)
-            previous = found.outputs if self.outputs is None else self.outputs
-            self.outputs = torch.where(better[:, None], found.outputs, previous)
-        self.value = torch.where(better, value, self.value)
-        self.won = self.won | found.won
-
-    def status(self) -> Tensor:
-        """Return `Status` as int64 [N]."""
-        status = torch.full_like(self.forwards, Status.EXHAUSTED)
-        status[(self.zero > 0) & (2 * self.zero >= self.backwards)] = Status.ZERO_GRADIENT
-        status[self.nonfinite] = Status.NONFINITE
-        status[self.won] = Status.OK
-        return status
-
-
-def run_search(problem: Problem, search: Search, start: Tensor, best: Best) -> Best:
-    """Let `search` ask `search.steps` questions and judge its last point too: steps + 1 forwards at most.
-
-    Examples whose goal is reached leave the batch at once if the problem says so. Returns `best`, updated.
-    """
-    total, live = best, torch.arange(start.shape[0], device=start.device)
+    total = best = Best.none_yet(problem.region.x)
+    live = torch.arange(start.shape[0], device=start.device)
     if not live.numel():
         return total
     point, state = start, search.init(problem, start)
-    for step in range(search.steps + 1):
-        need = search.need if step < search.steps else Need.VALUE
-        found = problem.model.evaluate(point, problem.y, problem.objective, problem.goal, need)
-        best.learn(found)
-        if step == search.steps:
+    for number in range(search.steps + 1):
+        last = number == search.steps
+        found = answered(problem, point, VALUE if last else search.ask(problem, state, number), number, best)
+        if last:
             break
-        if problem.drop_solved and bool(found.won.any()):
-            done = found.won
+        done = _finished(problem, best)
+        if bool(done.any()):
             total.take(live[done], best.rows(done))
             stay = (~done).nonzero().squeeze(1)
             if not stay.numel():
                 return total
             problem, found, live, best = problem.rows(stay), found.rows(stay), live[stay], best.rows(stay)
             state = {name: remembered[stay] for name, remembered in state.items()}
-        point, state = search.step(problem, found, state)
+        point, state = search.step(problem, found, state, number)
     total.take(live, best)
     return total
+
+
+def _finished(problem: Problem, best: Best) -> Tensor:
+    if problem.prefer is Prefer.SMALLEST_GAUGE:
+        return best.won & (best.gauge == 0)
+    return best.won if problem.drop_solved else torch.zeros_like(best.won)
+
+
+def answered(problem: Problem, point: Tensor, ask: Ask, number: int, best: Best) -> Evaluation:
+    """Ask the model about one point of each example, or several ([N, Q, *features]), and let `best` learn."""
+    if point.ndim == problem.region.x.ndim:
+        found = problem.model.answer(_question(problem, point, ask, number))
+        best.spend(found)
+        if ask.judged != 0:
+            best.learn(problem, found)
+        return found
+    count = point.shape[1]
+    judged = count if ask.judged is None else ask.judged
+    parts = []
+    for columns in _columns(point):
+        parts.append(_asked_about(problem, point[:, columns], ask, number, columns))
+        best.spend(parts[-1], columns.stop - columns.start)
+        for column in range(columns.start, min(columns.stop, judged)):
+            best.learn(problem, parts[-1].each(lambda held, at=column - columns.start: held[:, at]))  # type: ignore[misc]
+    return _side_by_side(parts)
+
+
+def _columns(point: Tensor) -> Iterator[slice]:
+    width = max(1, _WIDTH // point.shape[0])
+    for first in range(0, point.shape[1], width):
+        yield slice(first, min(first + width, point.shape[1]))
+
+
+def _asked_about(problem: Problem, point: Tensor, ask: Ask, number: int, columns: slice) -> Evaluation:
+    """Ask about [N, Q, *features] as one batch of N·Q; every tensor of the answer is [N, Q, ...]."""
+    count, many = point.shape[:2]
+    rows = torch.arange(count, device=point.device).repeat_interleave(many)
+    posed = _question(problem, point.flatten(0, 1), ask, number)
+    stream = problem.stream.split(columns.start + 1).rows(rows)
+    found = problem.model.answer(
+        replace(
+            posed,
+            y=None if problem.y is None else problem.y[rows],
+            objective=problem.objective.rows(rows),
+            goal=problem.goal.rows(rows),
+            ascent=None if ask.ascent is None else ask.ascent.rows(rows),
+            classes=None if ask.classes is None else ask.classes[rows],
+            stream=stream,
+        )
+    )
+    return found.each(lambda tensor: tensor.reshape(count, many, *tensor.shape[1:]))
+
+
+def _question(problem: Problem, point: Tensor, ask: Ask, number: int) -> Question:
+    return Question(
+        point=point,
+        y=problem.y,
+        objective=problem.objective,
+        goal=problem.goal,
+        need=ask.need,
+        ascent=ask.ascent,
+        classes=ask.classes,
+        stream=problem.stream,
+        step=number,
+    )
+
+
+def _side_by_side(parts: list[Evaluation]) -> Evaluation:
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for field in fields(Evaluation):
+        held = [getattr(part, field.name) for part in parts]
+        if isinstance(held[0], Tensor):
+            joined[field.name] = torch.cat(held, 1)
+    return replace(parts[0], **joined)
 
 
 def require_feasible(problem: Problem, point: Tensor, component: str) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from steepest.attacks.api import pose
-from steepest.attacks.contract import AttackResult, Status
-from steepest.attacks.recipes import ATTACKS, Recipe, fgsm
+from steepest.attacks.contract import Attack, AttackResult, Status
+from steepest.attacks.recipes import ATTACKS
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
 from steepest.budgets.contract import Budget
@@ -41,7 +41,7 @@ def worst_case(
     budget: Budget,
     *,
     box: Box | tuple[Bound, Bound] | None = None,
-    recipe: str | Recipe = "pgd(steps=50)",
+    recipe: str | Attack = "pgd(steps=50)",
     seed: int = 0,
 ) -> AttackResult:
     """Return the largest value of `fn` that was found within the budget around x, and the input that causes it.
@@ -71,7 +71,7 @@ def worst_case(
     """
 
     problem = pose(Model(_Outputs(fn), box), x, None, budget, objective=output_itself(), seed=seed, drop_solved=False)
-    first = fgsm().run(problem, seed)
+    first = ATTACKS.build("fgsm").run(problem, seed)
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
     second = made.run(problem, seed)
     better = (second.value > first.value) | first.value.isnan()
@@ -82,6 +82,7 @@ def worst_case(
         point=torch.where(pick, second.point, first.point),
         value=torch.where(better, second.value, first.value),
         gauge=torch.where(better, second.gauge, first.gauge),
+        radius=torch.minimum(first.radius, second.radius),
         outputs=torch.where(better[:, None], second.outputs, first.outputs),
         forwards=first.forwards + second.forwards,
         backwards=first.backwards + second.backwards,

@@ -11,9 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from steepest.attacks.contract import AttackResult, Problem, Status
+from steepest.attacks.contract import Attack, AttackResult, Problem, Status
 from steepest.attacks.curve import trace
-from steepest.attacks.recipes import Recipe
 from steepest.audit.contract import Stage
 from steepest.audit.outcome import FromX, Outcome
 from steepest.basis.streams import Stream
@@ -41,7 +40,7 @@ class Cascade:
     model: Model
     budgets: tuple[Budget, ...]
     epsilons: tuple[float, ...]
-    stages: tuple[tuple[str, Recipe], ...]
+    stages: tuple[tuple[str, Attack], ...]
     objective: Objective
     factors: Tensor
     seed: int
@@ -49,7 +48,7 @@ class Cascade:
     @property
     def need(self) -> Need:
         """What the stages want to know of a point."""
-        return Need.GRADIENT if any(recipe.search.need is Need.GRADIENT for _, recipe in self.stages) else Need.VALUE
+        return Need.GRADIENT if any(recipe.needs == "gradient" for _, recipe in self.stages) else Need.VALUE
 
     def rows(self, index: Tensor) -> Self:
         """Return the cascade of the examples that `index` selects."""
@@ -155,6 +154,7 @@ def _fgsm(problem: Problem, known: FromX) -> AttackResult:
         point=point,
         won=found.won,
         gauge=problem.region.gauge(point),
+        radius=torch.where(found.won, problem.region.norm(point), torch.inf),
         value=found.value.double(),
         outputs=found.outputs,
         forwards=torch.ones_like(status),

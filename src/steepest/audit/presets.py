@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from steepest.attacks.recipes import ATTACKS, Recipe
+from steepest.attacks.contract import Attack
+from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import UsageError, unknown
 
 _EIGHTHS = tuple(k / 8 for k in range(1, 9))
@@ -77,7 +78,7 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     return calls
 
 
-def stages_of(attacks: tuple[str, ...]) -> tuple[tuple[str, Recipe], ...]:
+def stages_of(attacks: tuple[str, ...]) -> tuple[tuple[str, Attack], ...]:
     """Return (name, recipe) for each call; a name that is used twice gets its arguments, to tell them apart."""
     names = [call.partition("(")[0].strip() for call in attacks]
     return tuple(

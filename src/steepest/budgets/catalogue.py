@@ -68,9 +68,15 @@ def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | Non
     return found if mask is None else [Masked(budget, mask) for budget in found]
 
 
-def unit_of(budget: Budget) -> str:
-    """Return in words what ε bounds, e.g. "largest change of any value"; for user sets the name of their type."""
+def kind_of(budget: Budget) -> str:
+    """Return the name of a budget's kind, seen through a mask: "linf", "l2"; for user sets the name of their type."""
     while isinstance(budget, Masked):
         budget = budget.inner
     name = type(budget).__name__
-    return BUDGETS.entry(name.lower()).facts["unit"] if name.lower() in BUDGETS.names() else name
+    return name.lower() if name.lower() in BUDGETS.names() else name
+
+
+def unit_of(budget: Budget) -> str:
+    """Return in words what ε bounds, e.g. "largest change of any value"; for user sets the name of their type."""
+    kind = kind_of(budget)
+    return BUDGETS.entry(kind).facts["unit"] if kind in BUDGETS.names() else kind

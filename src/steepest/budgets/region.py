@@ -12,10 +12,14 @@ from steepest.basis.box import Box
 from steepest.basis.rounding import inside, towards
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
+from steepest.budgets import coordinatewise
 from steepest.budgets.contract import Budget, Limits
 
 _INWARD = 1 - 2.0**-40
 """Balls are solved for this share of ε, so that the roundings of a float64 sum cannot carry a point outside."""
+
+_FAR = 2.0**20
+"""Times ε is farther than any box of the house goes; a power of two, so that nothing is rounded."""
 
 _BLOCK = 2**16
 """So many numbers per thread are answered at a time in float64: what is in between stays in the processor's cache."""
@@ -65,6 +69,10 @@ class Region:
         """Return the region of factor · budget around the same x; `factor` is a number or one per example [N]."""
         return self._with(self.budget.scaled(factor), self.x)
 
+    def loose(self) -> Self:
+        """Return the region that only the box limits (and what the budget freezes): for searches beyond ε."""
+        return self.scaled(_FAR)
+
     def _with(self, budget: Budget, x: Tensor) -> Self:
         """Return the region of a budget that is fitted already: one ε per example would be ambiguous if N = d."""
         made = object.__new__(type(self))
@@ -86,6 +94,11 @@ class Region:
         wide = self.x.double()
         # Exact bounds first: x may lie above a bound by the rounding of the bound alone.
         return (lower - wide).clamp_max(0), (upper - wide).clamp_min(0)
+
+    def movable(self) -> Tensor:
+        """Return bool, broadcastable against x: the coordinates that budget and box let move at all."""
+        low, high = coordinatewise.cut(self.budget.hull(self.x), self.limits())
+        return (low < 0) | (high > 0)
 
     def extreme(self, g: Tensor) -> Tensor:
         """Return the point of the set that maximises ⟨g, p − x⟩: FGSM's point, for every budget."""

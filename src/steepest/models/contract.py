@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, Protocol, Self
 
 from torch import Tensor
+
+from steepest.basis.streams import Stream
 
 Labels = Any
 """Whatever the objective understands; for classifiers int64 [N]. Indexable by a tensor of rows."""
@@ -17,6 +20,7 @@ class Need(Enum):
 
     VALUE = "value"
     GRADIENT = "gradient"
+    JACOBIAN = "jacobian"
 
 
 class Goal(Protocol):
@@ -52,13 +56,15 @@ class Evaluation:
 
     Attributes:
         point: the input that was asked.
-        outputs: [N, K], at least float32.
+        outputs: [N, K], at least float32, the scores or logits.
         value: [N], the objective's ranking value; NaN where the outputs are not finite.
         won: bool [N], the goal's truth.
         finite: bool [N], false where an output or a gradient is NaN or infinite.
         gradient: of the objective's ascent with respect to the point, or None if not needed. A row that is not
             finite is zero here, so that a NaN never moves a point.
-        size: [N], max |gradientᵢ|, or None.
+        jacobian: [N, R, *features], the gradients of the R outputs that were named, treated alike, or None.
+        size: [N], max |gradientᵢ| (of all rows of the Jacobian), or None.
+        forwards, backwards: what this answer cost, for each example.
     """
 
     point: Tensor
@@ -67,15 +73,59 @@ class Evaluation:
     won: Tensor
     finite: Tensor
     gradient: Tensor | None = None
+    jacobian: Tensor | None = None
     size: Tensor | None = None
+    forwards: int = 1
+    backwards: int = 0
 
     def rows(self, index: Tensor) -> Self:
         """Return the evaluation of the examples that `index` selects."""
+        return self.each(lambda tensor: tensor[index])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the evaluation with every tensor changed alike."""
         kept: dict[str, Any] = {}
         for field in fields(self):
-            tensor = getattr(self, field.name)
-            kept[field.name] = None if tensor is None else tensor[index]
+            found = getattr(self, field.name)
+            kept[field.name] = change(found) if isinstance(found, Tensor) else found
         return replace(self, **kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a model is asked about a batch of points; one forward, and the backwards that `need` takes.
+
+    Attributes:
+        point: [N, *features].
+        ascent: the objective that is differentiated, where it is not `objective`, which ranks.
+        classes: int64 [N, R], the outputs whose gradients a Jacobian consists of.
+        view: a differentiable change of the point on its way into the network, rows independent; None for none.
+        stream, step: random numbers of the examples, for oracles that draw.
+    """
+
+    point: Tensor
+    y: Labels
+    objective: Objective
+    goal: Goal
+    need: Need = Need.VALUE
+    ascent: Objective | None = None
+    classes: Tensor | None = None
+    view: Callable[[Tensor], Tensor] | None = None
+    stream: Stream | None = None
+    step: int = 0
+
+
+Answer = Callable[[Question], Evaluation]
+
+
+class Oracle(Protocol):
+    """A way of answering questions by asking others: averages over randomness, estimates of a gradient, views.
+
+    It wraps the evaluation, so that every search runs on every kind of model.
+    """
+
+    def answer(self, ask: Answer, question: Question) -> Evaluation:
+        """Return the answer to `question`, having asked what it takes; `forwards` and `backwards` count all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +139,7 @@ class Facts:
         input_shape: of one example, as the model wants it; None if unknown.
         classes: K.
         outputs: "logits" or "probabilities" (then the handle works on their logarithm).
+        answers: "gradient" (autograd reaches the input), "scores" or "labels" alone.
         deterministic: the same question twice gave the same answer.
         batch_independent: an answer does not depend on batchmates.
         training: some submodule was in training mode.
@@ -102,6 +153,7 @@ class Facts:
     input_shape: tuple[int, ...] | None = None
     classes: int | None = None
     outputs: str = "logits"
+    answers: str = "gradient"
     deterministic: bool | None = None
     batch_independent: bool | None = None
     training: bool | None = None

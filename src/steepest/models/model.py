@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import final
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
 from steepest.basis.tensors import expand, flat
-from steepest.models.contract import Evaluation, Facts, Goal, Labels, Need, Objective
+from steepest.models.contract import Answer, Evaluation, Facts, Goal, Labels, Need, Objective, Oracle, Question
+from steepest.models.goals import Never
+from steepest.models.objectives import output_itself
 from steepest.models.state import untouched
 
 Network = nn.Module | Callable[[Tensor], Tensor]
@@ -31,6 +34,7 @@ class Model:
         network: a module, or any callable on tensors that autograd can follow.
         box: (lower, upper) in data units, a `Box`, or None for no limits.
         facts: what is known of it; filled in by the loaders.
+        oracles: how questions are answered, the innermost first; none: by asking once.
 
     Raises:
         ModelError: when asked: the outputs are not [N, K] with K ≥ 2.
@@ -46,12 +50,14 @@ class Model:
         box: Box | tuple[Bound, Bound] | None = (0.0, 1.0),
         *,
         facts: Facts | None = None,
+        oracles: tuple[Oracle, ...] = (),
     ) -> None:
         if not callable(network):
             raise ModelError(f"{network!r} is no network: give a module, a function on tensors, or use st.load(path).")
         self.network = network
         self.box = Box.of(box)
         self.facts = facts or Facts(source=type(network).__name__)
+        self.oracles = oracles
         self._borrowed = False
         self._half = _half_precision(network)
 
@@ -60,7 +66,13 @@ class Model:
 
     def with_facts(self, facts: Facts) -> Model:
         """Return a handle of the same network with other facts."""
-        return Model(self.network, self.box, facts=facts)
+        return Model(self.network, self.box, facts=facts, oracles=self.oracles)
+
+    def asked_by(self, oracle: Oracle) -> Model:
+        """Return a handle of the same network whose questions also go through `oracle`, outermost."""
+        made = Model(self.network, self.box, facts=self.facts, oracles=(*self.oracles, oracle))
+        made._borrowed = self._borrowed
+        return made
 
     @contextmanager
     def borrowed(self, seed: int | None = None) -> Iterator[None]:
@@ -82,36 +94,41 @@ class Model:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the outputs at `x`, [N, K], detached, at least float32 (the logarithm of probabilities)."""
+        if self.oracles:
+            return self.answer(Question(point=x, y=None, objective=output_itself(), goal=Never())).outputs
         with self.borrowed(), torch.no_grad():
             return self._ask(x)
 
     def evaluate(
         self, x: Tensor, y: Labels, objective: Objective, goal: Goal | None = None, need: Need = Need.VALUE
     ) -> Evaluation:
-        """Ask the network once: one forward, and one backward if a gradient is needed.
+        """Answer the plain question about `x`, by the model's oracles: see `answer`; `goal` is the objective's own."""
+        return self.answer(Question(point=x, y=y, objective=objective, goal=goal or objective.goal, need=need))
 
-        `goal` is the objective's own if left out.
+    def answer(self, question: Question) -> Evaluation:
+        """Ask the network, as the model's oracles do it; without any, once.
 
         Raises:
             ModelError: no gradient reaches the input (the network detaches it or runs under no_grad).
         """
-        goal = goal or objective.goal
+        ask: Answer = self._once
+        for oracle in self.oracles:
+            ask = partial(oracle.answer, ask)
         with self.borrowed():
-            if need is Need.VALUE:
-                with torch.no_grad():
-                    outputs = self._ask(x)
-                    return self._judged(x, outputs, y, objective, goal)
-            point = x.detach().requires_grad_()
-            with torch.enable_grad():
-                outputs = self._ask(point)
-                ascent = objective.ascent(outputs, y).sum()
-                if not ascent.requires_grad:
-                    raise ModelError(_NO_GRADIENT)
-                (gradient,) = torch.autograd.grad(ascent, point, allow_unused=True)
-            if gradient is None:
-                raise ModelError(_NO_GRADIENT)
+            return ask(question)
+
+    def _once(self, question: Question) -> Evaluation:
+        """Answer with one forward, and one backward for a gradient or one for each row of a Jacobian."""
+        view = question.view or _as_it_is
+        if question.need is Need.VALUE:
             with torch.no_grad():
-                return self._judged(point.detach(), outputs.detach(), y, objective, goal, gradient.detach())
+                return _judged(question, question.point, self._ask(view(question.point)))
+        point = question.point.detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = self._ask(view(point))
+            slopes = [_slope(value, point, last=last) for value, last in _differentiated(question, outputs)]
+        with torch.no_grad():
+            return _judged(question, point.detach(), outputs.detach(), slopes)
 
     def _ask(self, x: Tensor) -> Tensor:
         # A search on the coarse grid of half precision stands still: its points stay in x's own, the network is
@@ -135,27 +152,52 @@ class Model:
             return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
         return outputs
 
-    @staticmethod
-    def _judged(
-        point: Tensor,
-        outputs: Tensor,
-        y: Labels,
-        objective: Objective,
-        goal: Goal,
-        gradient: Tensor | None = None,
-    ) -> Evaluation:
-        finite = torch.isfinite(outputs).all(1)
-        value = objective.value(outputs, y).masked_fill(~finite, torch.nan)
-        size = None
-        if gradient is not None:
-            size = flat(gradient).abs().amax(1) if gradient.numel() else value
-            finite = finite & torch.isfinite(size)
-            if not bool(finite.all()):
-                gradient = torch.where(expand(finite, gradient), gradient, 0)
-        won = goal(outputs, y)
-        return Evaluation(
-            point=point, outputs=outputs, value=value, won=won, finite=finite, gradient=gradient, size=size
-        )
+
+def _as_it_is(point: Tensor) -> Tensor:
+    return point
+
+
+def _differentiated(question: Question, outputs: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    """Yield each number [N] whose gradient is wanted, and whether it is the last of them."""
+    if question.need is Need.GRADIENT:
+        yield (question.ascent or question.objective).ascent(outputs, question.y), True
+        return
+    assert question.classes is not None
+    count = question.classes.shape[1]
+    for row in range(count):
+        yield outputs.gather(1, question.classes[:, row : row + 1]).squeeze(1), row == count - 1
+
+
+def _slope(value: Tensor, point: Tensor, *, last: bool) -> Tensor:
+    if not value.requires_grad:
+        raise ModelError(_NO_GRADIENT)
+    (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True, retain_graph=not last)
+    if gradient is None:
+        raise ModelError(_NO_GRADIENT)
+    return gradient.detach()
+
+
+def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Tensor] | None = None) -> Evaluation:
+    finite = torch.isfinite(outputs).all(1)
+    value = question.objective.value(outputs, question.y).masked_fill(~finite, torch.nan)
+    size, found = None, []
+    if slopes is not None:
+        sizes = [flat(slope).abs().amax(1) if slope.numel() else value for slope in slopes]
+        size = sizes[0] if len(sizes) == 1 else torch.stack(sizes, 1).amax(1)
+        finite = finite & torch.isfinite(size)
+        found = slopes if bool(finite.all()) else [torch.where(expand(finite, each), each, 0) for each in slopes]
+    jacobian = question.need is Need.JACOBIAN
+    return Evaluation(
+        point=point,
+        outputs=outputs,
+        value=value,
+        won=question.goal(outputs, question.y),
+        finite=finite,
+        gradient=found[0] if found and not jacobian else None,
+        jacobian=torch.stack(found, 1) if jacobian else None,
+        size=size,
+        backwards=len(found),
+    )
 
 
 def _half_precision(network: Network) -> torch.dtype | None:
@@ -167,7 +209,8 @@ def _half_precision(network: Network) -> torch.dtype | None:
 
 _NO_GRADIENT = (
     "no gradient reaches the model's input: the network detaches it, rounds it to integers, or runs under no_grad. "
-    "Remove that, or use an attack that needs no gradient (noise)."
+    "Remove that, put a straight-through substitute in the place of the layer that does it (st.straight_through), or "
+    "use an attack that needs no gradient: `steepest list attacks` says which need scores or labels only (noise, ...)."
 )
 
 

@@ -1,0 +1,52 @@
+"""Whether an attack can serve a budget and a model; if not, why, and which can."""
+
+from __future__ import annotations
+
+from steepest.attacks.contract import Attack, Problem
+from steepest.basis.catalogue import Catalogue
+from steepest.basis.errors import ModelError, UsageError
+from steepest.budgets.catalogue import kind_of
+
+NEEDS = ("labels", "scores", "gradient")
+"""What a model may answer, each including the ones before it."""
+
+
+def serves(needs: str, gives: str) -> bool:
+    """Return whether a model that gives `gives` answers an attack that needs `needs`.
+
+    >>> serves("labels", "gradient"), serves("gradient", "scores")
+    (True, False)
+    """
+    return NEEDS.index(needs) <= NEEDS.index(gives)
+
+
+def admits(budgets: str, kind: str) -> bool:
+    """Return whether the fact `budgets` of the catalogue ("any", or kinds with commas) names a kind.
+
+    >>> admits("linf, l2", "l2"), admits("any", "l0"), admits("linf, l2", "l1")
+    (True, True, False)
+    """
+    return budgets == "any" or kind in budgets.split(", ")
+
+
+def require_fit(attack: Attack, problem: Problem, catalogue: Catalogue[Attack]) -> None:
+    """Refuse a problem that an attack cannot serve, before the model is asked.
+
+    Raises:
+        UsageError: the budget is of another kind; the attacks that serve it are named.
+        ModelError: the model does not answer what the attack needs; the attacks that it can answer are named.
+    """
+    name, kind = attack.call.partition("(")[0] or "the attack", kind_of(problem.region.budget)
+    gives = problem.model.facts.answers
+    if attack.budgets and kind not in attack.budgets:
+        others = [entry.name for entry in catalogue if admits(entry.facts["budgets"], kind)]
+        raise UsageError(
+            f"{name} serves the budgets {', '.join(attack.budgets)}, not {kind}; for {kind} there are "
+            f"{', '.join(others)} (`steepest list attacks --budget {kind}`)."
+        )
+    if not serves(attack.needs, gives):
+        others = [entry.name for entry in catalogue if serves(entry.facts["needs"], gives)]
+        raise ModelError(
+            f"{name} needs the model's {attack.needs}, and it answers {gives} only; attacks for it: "
+            f"{', '.join(others)}. `st.estimated(model)` lends a model with scores an estimated gradient."
+        )

@@ -1,0 +1,21 @@
+"""Projected gradient descent: gradient steps with projection from random starts."""
+
+from __future__ import annotations
+
+from steepest.attacks.ascent import GradientAscent
+from steepest.attacks.recipe import Recipe, recipe
+from steepest.attacks.starts import STARTS
+from steepest.basis.errors import unknown
+
+
+@recipe("pgd", needs="gradient", cost="restarts × (steps × (F + B) + F)", source="Madry et al. 2018")
+def pgd(steps: int = 20, step: float | None = None, restarts: int = 1, start: str = "clipped") -> Recipe:
+    """Gradient steps with projection from random starts; a step is 2.5/steps of the budget by default.
+
+    `start` is "clipped" (uniform in the budget, then clipped into the box, as published), "uniform" (over the part
+    of the budget inside the box), which is the stronger one where many values lie on the box's faces, or "corner".
+    """
+    if start not in STARTS:
+        raise unknown("start of pgd", start, STARTS)
+    size = 2.5 / max(steps, 1) if step is None else step
+    return Recipe(search=GradientAscent(steps, size), start=STARTS[start], restarts=restarts)

@@ -1,0 +1,199 @@
+"""A recipe: where a search starts, how it moves, how often it starts again; and the catalogue of attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from steepest.attacks.ascent import Jump
+from steepest.attacks.best import Best
+from steepest.attacks.contract import Attack, AttackResult, Prefer, Problem, Search, Status
+from steepest.attacks.fitting import require_fit
+from steepest.attacks.loop import require_feasible, run_search
+from steepest.attacks.starts import Start, at_x
+from steepest.basis.catalogue import Catalogue, call_text
+from steepest.basis.errors import UsageError
+from steepest.models.contract import Evaluation, Objective, Oracle
+from steepest.models.goals import Never
+from steepest.models.objectives import Targeted, objective_of
+
+ATTACKS: Catalogue[Attack] = Catalogue("attack")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A start, a search and a number of restarts; restarts go to the examples that are not solved yet.
+
+    Attributes:
+        objective: what is ascended and ranks points within a run; the problem's own if None. Between runs points
+            are ranked by the problem's objective, whatever the runs ascended.
+        targets: each restart is one run towards each of so many classes, the likeliest wrong ones at x first; the
+            goal stays the problem's. 0: no target.
+        prefer: which points are kept.
+        oracle: how the model is asked during the search; the model's own way if None.
+        call, needs, budgets: from the catalogue; see `Attack`.
+    """
+
+    search: Search
+    start: Start = at_x
+    restarts: int = 1
+    objective: str | Objective | None = None
+    targets: int = 0
+    prefer: Prefer = Prefer.LARGEST_VALUE
+    oracle: Oracle | None = None
+    call: str = ""
+    needs: str = "gradient"
+    budgets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("restarts", 1), ("targets", 0)):
+            given = getattr(self, name)
+            if not isinstance(given, int) or given < least:
+                raise UsageError(
+                    f"{self.call or 'recipe'}: {name}={given!r} is not allowed; give a whole number of at "
+                    f"least {least}."
+                )
+        if self.search.steps < 0:
+            raise UsageError(f"{self.call or 'recipe'}: steps={self.search.steps} is not allowed; at least 0.")
+
+    @property
+    def is_fgsm(self) -> bool:
+        """See `Attack.is_fgsm`."""
+        return isinstance(self.search, Jump) and self.start is at_x and self.objective is None
+
+    def run(self, problem: Problem, seed: int = 0, *, judge_x: bool = False) -> AttackResult:
+        """Attack every example of the problem; see `AttackResult`.
+
+        Args:
+            judge_x: where a search from elsewhere leaves an example unsolved, ask at x too (one forward), so that
+                nothing ends better than it began. Not needed where x has been judged before, as in an audit.
+
+        Raises:
+            UsageError: the recipe cannot serve the budget or the model; those that can are named.
+            ContractError: the search left the region.
+        """
+        require_fit(self, problem, ATTACKS)
+        x = problem.region.x
+        best = Best.none_yet(x)
+        with problem.model.borrowed(seed), torch.no_grad():
+            model = problem.model if self.oracle is None else problem.model.asked_by(self.oracle)
+            problem = replace(problem, model=model, prefer=self.prefer)
+            if self.targets:
+                problem = _with_clean_answer(problem, best)
+            for run in range(self.restarts * max(1, self.targets)):
+                live = (~_settled(problem, best)).nonzero().squeeze(1)
+                if not live.numel():
+                    break
+                part = self._posed(problem if live.numel() == x.shape[0] else problem.rows(live), run)
+                if part is not None:
+                    found = run_search(part, self.search, self.start(part, run))
+                    known = best.rows(live)
+                    known.merge(problem.rows(live), found)
+                    best.take(live, known)
+            if judge_x and self.start is not at_x and problem.clean is None:
+                _judge_x(problem, best)
+        gauge = require_feasible(problem, best.point, self.call or "the search")
+        return result_of(problem, best, gauge, self.call, seed)
+
+    def _posed(self, problem: Problem, run: int) -> Problem | None:
+        """Return the problem of one run: its random numbers, its objective; None if there is no such target."""
+        posed = replace(problem, stream=problem.stream.split(run), restart=run)
+        if not self.targets:
+            return posed if self.objective is None else replace(posed, objective=objective_of(self.objective))
+        assert problem.clean is not None
+        rank = run % self.targets
+        if rank >= problem.clean.shape[1] - 1:
+            return None
+        aim = likeliest_wrong(problem.clean, problem.y)[:, rank]
+        base = problem.objective if self.objective is None else self.objective
+        return replace(posed, objective=Targeted(base, aim))
+
+
+def likeliest_wrong(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return int64 [N, K − 1]: the classes other than y, the likeliest first."""
+    others = outputs.scatter(1, y[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+def _settled(problem: Problem, best: Best) -> Tensor:
+    if problem.prefer is Prefer.SMALLEST_GAUGE:
+        return best.won & (best.gauge == 0)
+    return best.won if problem.drop_solved else torch.zeros_like(best.won)
+
+
+def _with_clean_answer(problem: Problem, best: Best) -> Problem:
+    """Return the problem with the model's answer at x; where it must be asked for, that is also judged."""
+    if problem.clean is not None:
+        return problem
+    return replace(problem, clean=_asked_at_x(problem, best).outputs)
+
+
+def _asked_at_x(problem: Problem, best: Best) -> Evaluation:
+    found = problem.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal)
+    best.spend(found)
+    best.learn(problem, found)
+    return found
+
+
+def _judge_x(problem: Problem, best: Best) -> None:
+    rest = (~best.won).nonzero().squeeze(1)
+    if rest.numel():
+        kept = best.rows(rest)
+        _asked_at_x(problem.rows(rest), kept)
+        best.take(rest, kept)
+
+
+def result_of(problem: Problem, best: Best, gauge: Tensor, call: str, seed: int) -> AttackResult:
+    """Return what became of every example, from the best points and their gauges."""
+    value = best.value.masked_fill(best.value.isneginf(), torch.nan)
+    status = best.status()
+    if isinstance(problem.goal, Never):
+        status = torch.where(status == Status.EXHAUSTED, int(Status.OK), status)
+    outputs = best.point.new_full((best.won.shape[0], 0), torch.nan) if best.outputs is None else best.outputs
+    reached = torch.where(best.won, problem.region.norm(best.point), torch.inf)
+    return AttackResult(
+        point=best.point,
+        won=best.won,
+        gauge=gauge,
+        radius=torch.minimum(best.radius, reached),
+        value=value,
+        outputs=outputs,
+        forwards=best.forwards,
+        backwards=best.backwards,
+        status=status,
+        recipe=call,
+        seed=seed,
+    )
+
+
+Made = TypeVar("Made", bound=Attack)
+
+
+def recipe(
+    name: str, *, needs: str, cost: str, source: str, budgets: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
+    """Return a decorator that catalogues an attack, tells it what it needs, and makes it remember its call.
+
+    Args:
+        needs: "gradient", "scores" (any outputs that rank classes) or "labels" (the predicted class alone).
+        cost: in forwards F and backwards B per example, as text.
+        source: author and year.
+        budgets: the kinds of `steepest list budgets` that it serves; none named: every set that keeps the contract.
+    """
+
+    def enter(factory: Callable[..., Made]) -> Callable[..., Made]:
+        def remember(made: Made, text: str) -> Made:
+            known: dict[str, Any] = {"call": text, "needs": needs, "budgets": budgets}
+            return replace(made, **known)  # type: ignore[type-var]
+
+        remembering = call_text(name, factory, remember)
+        facts = {"needs": needs, "budgets": ", ".join(budgets) or "any", "cost": cost, "source": source}
+        ATTACKS.add(name, facts)(remembering)
+        return remembering
+
+    return enter
