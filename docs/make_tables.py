@@ -43,7 +43,7 @@ def page() -> str:
             "Generated from the code by `make tables`; `steepest list attacks` prints the same names. F is a forward, "
             "B a backward, per example.",
             "",
-            section("Attacks", ATTACKS, ("needs", "cost", "source"), calls=True),
+            section("Attacks", ATTACKS, ("needs", "budgets", "cost", "source"), calls=True),
             section("Budgets", BUDGETS, ("text", "unit", "source")),
             section("Objectives", OBJECTIVES, ("ascends", "ranks_by", "source")),
             f"## Presets\n\n{table(['name', 'attacks, in order', 'cost'], presets)}\n",

@@ -5,23 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from steepest.app import console
+from steepest.attacks.fitting import admits
 from steepest.attacks.recipes import ATTACKS
 from steepest.audit.presets import PRESETS
 from steepest.basis.catalogue import Catalogue
-from steepest.basis.errors import unknown
+from steepest.basis.errors import UsageError, unknown
 from steepest.budgets.catalogue import BUDGETS
 from steepest.models.objectives import OBJECTIVES
 
 _CATALOGUES: dict[str, Catalogue[Any]] = {"attacks": ATTACKS, "budgets": BUDGETS, "objectives": OBJECTIVES}
 
 
-def show(kind: str, *, as_json: bool) -> None:
+def show(kind: str, *, budget: str | None, as_json: bool) -> None:
     """Print one kind of names: a table on a terminal, elsewhere one name a line.
 
     Raises:
-        UsageError: no such kind; near matches are offered.
+        UsageError: no such kind, or no such budget (`budget` keeps the attacks that serve it); near matches are
+            offered.
     """
     rows = _rows(kind)
+    if budget is not None:
+        wanted = budget.partition(":")[0].strip().lower()
+        if kind != "attacks":
+            raise UsageError(f"--budget {budget!r} belongs to `list attacks`, not to `list {kind}`.")
+        BUDGETS.entry(wanted)
+        rows = [row for row in rows if admits(row["budgets"], wanted)]
     if as_json:
         console.show_json({kind: rows})
     elif console.on_terminal():

@@ -200,12 +200,15 @@ def runs_show(
 @foreseen(NOTHING)
 def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="attacks, budgets, objectives or presets.")],
+    budget: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Of the attacks, those that serve this budget: l1.")
+    ] = None,
     as_json: o.AsJson = False,
 ) -> None:
     """List what can be named in commands."""
     from steepest.app.catalogues import show
 
-    show(kind, as_json=as_json)
+    show(kind, budget=budget, as_json=as_json)
 
 
 @app.command()

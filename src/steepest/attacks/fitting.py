@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from steepest.attacks.contract import Attack, Problem
+from steepest.attacks.contract import Attack
 from steepest.basis.catalogue import Catalogue
 from steepest.basis.errors import ModelError, UsageError
 from steepest.budgets.catalogue import kind_of
+from steepest.budgets.contract import Budget
 
 NEEDS = ("labels", "scores", "gradient")
 """What a model may answer, each including the ones before it."""
@@ -29,15 +30,14 @@ def admits(budgets: str, kind: str) -> bool:
     return budgets == "any" or kind in budgets.split(", ")
 
 
-def require_fit(attack: Attack, problem: Problem, catalogue: Catalogue[Attack]) -> None:
-    """Refuse a problem that an attack cannot serve, before the model is asked.
+def require_fit(attack: Attack, budget: Budget, gives: str, catalogue: Catalogue[Attack]) -> None:
+    """Refuse a budget or a model that an attack cannot serve, before the model is asked; the model answers `gives`.
 
     Raises:
         UsageError: the budget is of another kind; the attacks that serve it are named.
         ModelError: the model does not answer what the attack needs; the attacks that it can answer are named.
     """
-    name, kind = attack.call.partition("(")[0] or "the attack", kind_of(problem.region.budget)
-    gives = problem.model.facts.answers
+    name, kind = attack.call.partition("(")[0] or "the attack", kind_of(budget)
     if attack.budgets and kind not in attack.budgets:
         others = [entry.name for entry in catalogue if admits(entry.facts["budgets"], kind)]
         raise UsageError(

@@ -77,7 +77,7 @@ class Recipe:
             UsageError: the recipe cannot serve the budget or the model; those that can are named.
             ContractError: the search left the region.
         """
-        require_fit(self, problem, ATTACKS)
+        require_fit(self, problem.region.budget, problem.model.facts.answers, ATTACKS)
         x = problem.region.x
         best = Best.none_yet(x)
         with problem.model.borrowed(seed), torch.no_grad():

@@ -116,6 +116,7 @@ class Cascade:
         """Count what the attack spent, ask the model again about each success, and keep what stands."""
         stage.forwards += int(found.forwards.sum())
         stage.backwards += int(found.backwards.sum())
+        stage.notes = found.notes
         outcome.learn(rows, found, gradients=found.backwards > 0)
         won = found.won.nonzero().squeeze(1)
         if not won.numel():

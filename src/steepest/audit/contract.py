@@ -98,6 +98,7 @@ class Stage:
         entered, broken: examples that came in, and those that it broke.
         forwards, backwards: passes over examples.
         seconds: wall time.
+        notes: what the attack said of itself, e.g. which objective took the place of one that needs more classes.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Stage:
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def _plain(value: Any) -> Any:

@@ -145,6 +145,7 @@ class RunFolder:
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
                 for key in ("entered", "broken", "forwards", "backwards", "seconds"):
                     setattr(stage, key, getattr(stage, key) + row[key])
+                stage.notes = tuple(dict.fromkeys((*stage.notes, *row["notes"])))
         return list(total.values())
 
     def _replace(self, path: Path, write: Callable[[Path], object]) -> None:

@@ -53,7 +53,11 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "status": {word: int((rows["status"] == word).sum()) for word in sorted(set(rows["status"]))},
         "blind": {word: int(((rows["status"] == word) & ~rows["broken"]).sum()) for word in BLIND},
         "unconfirmed": int(rows["unconfirmed"].sum()),
-        "notes": [*manifest["notes"], *_unrepeated(int(rows["unconfirmed"].sum()))],
+        "notes": [
+            *manifest["notes"],
+            *dict.fromkeys(f"{stage.name}: {note}" for stage in stages for note in stage.notes),
+            *_unrepeated(int(rows["unconfirmed"].sum())),
+        ],
         "run": manifest["run"],
         "command": manifest["command"],
     }
