@@ -22,6 +22,9 @@ class Row:
         crossing: a call that walks in small L∞ steps, and must return a success that it crossed; "" for none.
         effort: lists of calls in rising order of effort: successes are kept and values never fall.
         beyond: it is exempt, by name, from the laws that points stay in the budget and that rows are independent.
+        solves: a call that breaks a linear model which needs `share` of the budget in the best direction; `call` if
+            left out. Mutants of the attack must fail at it.
+        share: more than one half, so that half of the budget is not enough; 0 where the attack does not use it.
         blind: on a flat model it says so (ZERO_GRADIENT); only attacks that follow gradients can.
     """
 
@@ -34,14 +37,24 @@ class Row:
     crossing: str = ""
     effort: tuple[tuple[str, ...], ...] = ()
     beyond: bool = False
+    solves: str = ""
+    share: float = 0.9
     blind: bool = True
 
 
 ROWS: dict[str, Row] = {
     "fgsm": Row(call="fgsm", golden=(("fgsm", 2, 1),), one_step="fgsm"),
-    "r-fgsm": Row(call="r-fgsm", golden=(("r-fgsm", 2, 1),), random=True, one_step="r-fgsm(noise=0.0)"),
+    "r-fgsm": Row(
+        call="r-fgsm",
+        golden=(("r-fgsm", 2, 1),),
+        random=True,
+        one_step="r-fgsm(noise=0.0)",
+        solves="r-fgsm(noise=0.1)",
+        share=0.7,
+    ),
     "bim": Row(
         call="bim(steps=4)",
+        solves="bim(steps=8)",
         golden=(("bim(steps=7)", 8, 7),),
         one_step="bim(steps=1, step=2.0)",
         crossing="bim(steps=20, step=0.02)",
@@ -69,6 +82,7 @@ ROWS: dict[str, Row] = {
         golden=(("noise", 100, 0), ("noise(points=7)", 7, 0)),
         random=True,
         effort=(tuple(f"noise(points={n})" for n in (1, 2, 3, 6)),),
+        share=0,
         blind=False,
     ),
 }
