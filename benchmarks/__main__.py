@@ -11,6 +11,7 @@ import torch
 from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
 from benchmarks.memory import memory
+from benchmarks.overhead import overhead
 from benchmarks.passes import passes
 from benchmarks.rendering import as_markdown, as_page
 from benchmarks.rivals import rivals
@@ -18,6 +19,7 @@ from benchmarks.startup import startup
 
 BENCHMARKS: dict[str, Benchmark] = {
     "passes": passes,
+    "overhead": overhead,
     "rivals": rivals,
     "curve": curve,
     "memory": memory,
