@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
+from benchmarks.families import families
 from benchmarks.memory import memory
 from benchmarks.overhead import overhead
 from benchmarks.passes import passes
@@ -21,6 +22,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "passes": passes,
     "overhead": overhead,
     "rivals": rivals,
+    "families": families,
     "curve": curve,
     "memory": memory,
     "startup": startup,
