@@ -77,6 +77,34 @@ ROWS: dict[str, Row] = {
         one_step="mi-fgsm(steps=1)",
         crossing="mi-fgsm(steps=20)",
     ),
+    "apgd": Row(
+        call="apgd(steps=4, restarts=2)",
+        golden=(
+            ("apgd(steps=100)", 101, 100),
+            ("apgd(steps=8, restarts=3, start='odi')", 33, 30),
+            ("apgd(steps=5, targets=9)", 55, 45),
+        ),
+        # Not `random`: a first step of twice the budget leads to the same corner from anywhere.
+        one_step="apgd(steps=1)",
+        effort=(tuple(f"apgd(steps=4, restarts={n})" for n in (1, 2, 3)),),
+    ),
+    "frank-wolfe": Row(
+        call="frank-wolfe(steps=4)",
+        golden=(("frank-wolfe", 21, 20),),
+        one_step="frank-wolfe(steps=1)",
+    ),
+    "md": Row(
+        call="md(steps=4)",
+        golden=(("md", 102, 100), ("md(steps=5, restarts=3)", 36, 30)),
+        # Not `random`, for the same reason.
+        effort=(tuple(f"md(steps=4, restarts={n})" for n in (1, 2, 3)),),
+    ),
+    "odi": Row(
+        call="odi(steps=4, restarts=2)",
+        golden=(("odi", 460, 440), ("odi(steps=5, restarts=3, diversify=1)", 21, 18)),
+        random=True,
+        effort=(tuple(f"odi(steps=3, restarts={n})" for n in (1, 2, 3)),),
+    ),
     "noise": Row(
         call="noise(points=6)",
         golden=(("noise", 100, 0), ("noise(points=7)", 7, 0)),

@@ -19,7 +19,7 @@ from steepest.basis.catalogue import Catalogue, call_text
 from steepest.basis.errors import UsageError
 from steepest.models.contract import Evaluation, Objective, Oracle
 from steepest.models.goals import Never
-from steepest.models.objectives import Targeted, objective_of
+from steepest.models.objectives import Targeted, fallback_notes, objective_of
 
 ATTACKS: Catalogue[Attack] = Catalogue("attack")
 
@@ -98,7 +98,10 @@ class Recipe:
             if judge_x and self.start is not at_x and problem.clean is None:
                 _judge_x(problem, best)
         gauge = require_feasible(problem, best.point, self.call or "the search")
-        return result_of(problem, best, gauge, self.call, seed)
+        chosen = problem.objective if self.objective is None else self.objective
+        classes = 0 if best.outputs is None else best.outputs.shape[1]
+        notes = fallback_notes(chosen, classes, targeted=self.targets > 0)
+        return replace(result_of(problem, best, gauge, self.call, seed), notes=notes)
 
     def _posed(self, problem: Problem, run: int) -> Problem | None:
         """Return the problem of one run: its random numbers, its objective; None if there is no such target."""

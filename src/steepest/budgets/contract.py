@@ -67,3 +67,11 @@ class Budget(Protocol):
 
     def hull(self, like: Tensor) -> Limits:
         """Return the smallest product of intervals that holds B, float64, broadcastable against `like`."""
+
+
+def is_sparse(budget: Budget) -> bool:
+    """Return whether `extreme` moves few coordinates: so says a set with a true attribute `sparse`; others say nothing.
+
+    Searches that step and project then choose themselves how many coordinates one step moves.
+    """
+    return bool(getattr(budget, "sparse", False))

@@ -12,7 +12,7 @@ from steepest.basis.errors import UsageError
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import fits
 from steepest.budgets import coordinatewise
-from steepest.budgets.contract import Budget, Limits
+from steepest.budgets.contract import Budget, Limits, is_sparse
 
 
 @final
@@ -64,6 +64,11 @@ class Masked:
     def separable(self) -> bool:
         """Whether the inner set is a product of intervals."""
         return self.inner.separable
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the inner set is sparse."""
+        return is_sparse(self.inner)
 
     def fitted(self, shape: tuple[int, ...]) -> Self:
         """See `Budget.fitted`."""

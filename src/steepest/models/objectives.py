@@ -157,6 +157,44 @@ class DLR:
         return self
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class DLROrMargin:
+    """The dlr where there are classes enough for it (3; 4 as a `Targeted` base), and the margin where there are not.
+
+    For recipes that promise the dlr to every model; `fallback_notes` says what was done.
+
+    >>> DLROrMargin().value(torch.tensor([[3.0, 1.0]]), torch.tensor([0]))
+    tensor([-2.])
+    """
+
+    @property
+    def goal(self) -> Goal:
+        """Misclassified."""
+        return Misclassified()
+
+    def ascent(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return (DLR() if outputs.shape[1] >= 3 else Margin()).ascent(outputs, y)
+
+    def value(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See `Objective`."""
+        return self.ascent(outputs, y)
+
+    def rows(self, index: Tensor) -> Self:
+        """See `Objective.rows`."""
+        return self
+
+
+def fallback_notes(objective: object, classes: int, *, targeted: bool) -> tuple[str, ...]:
+    """Return what a reader must know of an objective that was asked about so many classes; mostly nothing."""
+    least = 4 if targeted else 3
+    if not isinstance(objective, DLROrMargin) or not 0 < classes < least:
+        return ()
+    name = "targeted dlr" if targeted else "dlr"
+    return (f"the margin took the place of the {name}, which needs {least} classes; the model has {classes}",)
+
+
 @OBJECTIVES.add(
     "targeted",
     {
@@ -173,7 +211,7 @@ class Targeted:
     For "dlr" it is the published targeted form −(z_y − z_t)/(z₍₁₎ − (z₍₃₎ + z₍₄₎)/2), which needs K ≥ 4.
 
     Args:
-        base: "scaled-ce", "ce", "margin" or "dlr", or such an object.
+        base: "scaled-ce", "ce", "margin" or "dlr", or such an object; `DLROrMargin()` serves every K.
         target: one class for all, or one per example, int64 [N].
 
     Raises:
@@ -190,7 +228,7 @@ class Targeted:
 
     def __post_init__(self) -> None:
         base = objective_of(self.base)
-        if not isinstance(base, CrossEntropy | Margin | ScaledCrossEntropy | DLR):
+        if not isinstance(base, CrossEntropy | Margin | ScaledCrossEntropy | DLR | DLROrMargin):
             raise UsageError(f"Targeted: {self.base!r} cannot be targeted; give one of ce, margin, scaled-ce, dlr.")
         if self.target is None:
             raise UsageError("targeted needs a class: --target 3, or st.Targeted('scaled-ce', 3), or one per example.")
@@ -224,7 +262,9 @@ class Targeted:
 
     def _towards(self, outputs: Tensor, y: Tensor, base: Function) -> Tensor:
         target = checked(classes_of(self._target, outputs), outputs)
-        if not isinstance(self.base, DLR):
+        if isinstance(self.base, DLROrMargin) and outputs.shape[1] < 4:
+            return -Margin().ascent(outputs, target)
+        if not isinstance(self.base, DLR | DLROrMargin):
             return -base(outputs, target)
         top = _largest(outputs, 4, "targeted dlr")
         own = outputs.gather(1, checked(y, outputs)[:, None]).squeeze(1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from steepest.attacks.ascent import GradientAscent
+from steepest.attacks.diversified import started
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.starts import STARTS
-from steepest.basis.errors import unknown
 
 
 @recipe("pgd", needs="gradient", cost="restarts × (steps × (F + B) + F)", source="Madry et al. 2018")
@@ -13,9 +12,9 @@ def pgd(steps: int = 20, step: float | None = None, restarts: int = 1, start: st
     """Gradient steps with projection from random starts; a step is 2.5/steps of the budget by default.
 
     `start` is "clipped" (uniform in the budget, then clipped into the box, as published), "uniform" (over the part
-    of the budget inside the box), which is the stronger one where many values lie on the box's faces, or "corner".
+    of the budget inside the box), which is the stronger one where many values lie on the box's faces, "corner", or
+    "odi" (uniform, then two full steps along a random direction of the outputs: 2 F + 2 B more per restart).
     """
-    if start not in STARTS:
-        raise unknown("start of pgd", start, STARTS)
     size = 2.5 / max(steps, 1) if step is None else step
-    return Recipe(search=GradientAscent(steps, size), start=STARTS[start], restarts=restarts)
+    search, at = started(GradientAscent(steps, size), start, "pgd")
+    return Recipe(search=search, start=at, restarts=restarts)
