@@ -83,7 +83,10 @@ def examples() -> str:
     for entry in ATTACKS:
         row, facts = ROWS[entry.name], entry.facts
         call, share = row.solves or row.call, row.share or 0.5
-        lines = [f"budget = {BY_NAME[row.budget]}", f'result = st.attack("{call}", model(budget, {share}), x, y, budget)']
+        lines = [
+            f"budget = {BY_NAME[row.budget]}",
+            f'result = st.attack("{call}", model(budget, {share}), x, y, budget)',
+        ]
         lines.append("assert result.won.all()" if row.share else "assert result.forwards.min() > 0")
         text = f"{entry.summary}\n\nNeeds: {facts['needs']}. Budgets: {facts['budgets']}. Cost: {facts['cost']}. "
         code = "\n".join(lines)

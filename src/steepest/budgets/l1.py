@@ -44,6 +44,7 @@ class L1:
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = False
     sparse: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "L1"))
