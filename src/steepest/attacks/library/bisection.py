@@ -82,7 +82,9 @@ class Bisection:
         if not rows.numel():
             return
         part = problem.rows(rows)
-        posed = replace(part, region=part.region.scaled(share[rows]), stream=part.stream.split(number))
+        # The first attempt is the attack itself, with its own random numbers.
+        stream = part.stream.split(number) if number else part.stream
+        posed = replace(part, region=part.region.scaled(share[rows]), stream=stream)
         known = best.rows(rows)
         known.merge(part, _as_best(part, attack.run(posed, seed)))
         best.take(rows, known)
