@@ -113,6 +113,26 @@ ROWS: dict[str, Row] = {
         share=0,
         blind=False,
     ),
+    "cw": Row(
+        call="cw(steps=4, searches=2, lr=0.1, c=10.0)",
+        golden=(("cw(steps=5, searches=3)", 16, 15),),
+        budget="l2",
+    ),
+    "ead": Row(
+        call="ead(steps=4, searches=2, lr=0.1, c=10.0)",
+        golden=(("ead(steps=5, searches=3)", 30, 15),),
+        budget="l1",
+    ),
+    "sigma-zero": Row(
+        call="sigma-zero(steps=6)",
+        golden=(("sigma-zero(steps=7)", 8, 7),),
+        budget="l0",
+    ),
+    "bisection": Row(
+        call="bisection(attack='pgd(steps=4)', rounds=2)",
+        golden=(("bisection(attack='pgd(steps=5)', rounds=4)", 7, 5),),
+        random=True,
+    ),
 }
 """One row per attack, in any order; a catalogued attack without a row fails `test_every_attack_has_its_row`."""
 
