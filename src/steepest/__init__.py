@@ -38,9 +38,12 @@ if TYPE_CHECKING:
     from steepest.budgets.masked import Masked as Masked
     from steepest.budgets.region import Region as Region
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.models.estimated import estimated as estimated
     from steepest.models.loading import load as load
     from steepest.models.model import Model as Model
     from steepest.models.objectives import Targeted as Targeted
+    from steepest.models.plain import labels as labels
+    from steepest.models.plain import scores as scores
     from steepest.report.run import report as report
 
 _HOMES = {
@@ -67,9 +70,12 @@ _HOMES = {
     "Masked": "budgets.masked",
     "Region": "budgets.region",
     "Weighted": "budgets.weighted",
+    "estimated": "models.estimated",
     "load": "models.loading",
     "Model": "models.model",
     "Targeted": "models.objectives",
+    "labels": "models.plain",
+    "scores": "models.plain",
     "report": "report:",
     "__version__": "basis.version:VERSION",
 }
