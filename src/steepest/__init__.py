@@ -45,9 +45,12 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import Subspace as Subspace
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.models.estimated import estimated as estimated
     from steepest.models.loading import load as load
     from steepest.models.model import Model as Model
     from steepest.models.objectives import Targeted as Targeted
+    from steepest.models.plain import labels as labels
+    from steepest.models.plain import scores as scores
     from steepest.report.run import report as report
 
 _HOMES = {
@@ -81,9 +84,12 @@ _HOMES = {
     "Subspace": "budgets.subspace",
     "low_frequency": "budgets.subspace",
     "Weighted": "budgets.weighted",
+    "estimated": "models.estimated",
     "load": "models.loading",
     "Model": "models.model",
     "Targeted": "models.objectives",
+    "labels": "models.plain",
+    "scores": "models.plain",
     "report": "report:",
     "__version__": "basis.version:VERSION",
 }

@@ -132,6 +132,40 @@ ROWS: dict[str, Row] = {
         call="bisection(attack='pgd(steps=4)', rounds=2)",
         golden=(("bisection(attack='pgd(steps=5)', rounds=4)", 7, 5),),
         random=True,
+    "square": Row(
+        call="square(queries=6, restarts=2)",
+        golden=(("square", 5001, 0), ("square(queries=50)", 51, 0), ("square(queries=7, restarts=3)", 24, 0)),
+        random=True,
+        effort=(
+            tuple(f"square(queries={n})" for n in (0, 1, 5, 30)),
+            tuple(f"square(queries=3, restarts={n})" for n in (1, 2, 3)),
+        ),
+        blind=False,
+    ),
+    "simba": Row(
+        call="simba(queries=6, restarts=2)",
+        golden=(("simba", 1001, 0), ("simba(queries=7)", 8, 0)),
+        random=True,
+        effort=(
+            tuple(f"simba(queries={n})" for n in (0, 1, 5, 30)),
+            tuple(f"simba(queries=3, restarts={n})" for n in (1, 2, 3)),
+        ),
+        blind=False,
+    ),
+    "nes": Row(
+        call="nes(steps=4, samples=6)",
+        golden=(("nes(steps=3, samples=5)", 3 * 11 + 1, 0), ("nes", 50 * 101 + 1, 0)),
+        random=True,
+        one_step="nes(steps=1, samples=600, step=2.0)",
+        crossing="nes(steps=20, samples=6, step=0.02)",
+        effort=(tuple(f"nes(steps={n}, samples=4, step=0.3)" for n in (0, 1, 2, 5)),),
+    ),
+    "spsa": Row(
+        call="spsa(steps=4, samples=6, lr=0.2)",
+        golden=(("spsa(steps=3, samples=5)", 3 * 11 + 1, 0), ("spsa(steps=2)", 2 * 257 + 1, 0)),
+        random=True,
+        one_step="spsa(steps=1, samples=600, lr=1.0)",
+        effort=(tuple(f"spsa(steps={n}, samples=4, lr=0.1)" for n in (0, 1, 2, 5)),),
     ),
 }
 """One row per attack, in any order; a catalogued attack without a row fails `test_every_attack_has_its_row`."""

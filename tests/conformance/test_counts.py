@@ -38,7 +38,7 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         names = (x[:, 0].detach() * COUNT).round().long()
-        self.forwards[names] += 1
+        self.forwards += torch.bincount(names, minlength=COUNT)
         self.sizes.append(len(x))
         if x.requires_grad:
             x.register_hook(lambda g: self.came_back(names))
@@ -130,7 +130,9 @@ def test_solved_examples_leave_the_batch(name):
     sizes = network.sizes
     made = ATTACKS.build(text)
     restarts = made.restarts * max(1, made.targets)
-    assert sum(a < b for a, b in itertools.pairwise(sizes)) < restarts, "somebody came back"
+    # An oracle asks about several points of each example at once.
+    if made.oracle is None:
+        assert sum(a < b for a, b in itertools.pairwise(sizes)) < restarts, "somebody came back"
     assert result.won.any()
     # Whoever is won was asked no more after the question that showed it.
     asked, network.sizes = network.forwards.clone(), []

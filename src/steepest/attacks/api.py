@@ -13,7 +13,7 @@ from steepest.basis.errors import DataError, UsageError
 from steepest.basis.streams import Stream
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
-from steepest.models.contract import Goal, Labels, Need, Objective
+from steepest.models.contract import Goal, Labels, Objective
 from steepest.models.model import Model, Network
 from steepest.models.objectives import Function, objective_of
 
@@ -86,7 +86,7 @@ def fgsm(
     tensor([[0.4000, 0.0000]])
     """
     problem = pose(model, x, y, budget, objective=objective)
-    found = problem.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
+    found = problem.gradient(problem.region.x)
     assert found.gradient is not None
     assert found.size is not None
     lost, flat = int((~found.finite).sum()), int(((found.size == 0) & found.finite).sum())

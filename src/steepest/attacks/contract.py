@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.basis.streams import Stream
 from steepest.budgets.region import Region
-from steepest.models.contract import Evaluation, Goal, Labels, Need, Objective
+from steepest.models.contract import Evaluation, Goal, Labels, Need, Objective, Question
 from steepest.models.model import Model
 
 State = dict[str, Tensor]
@@ -66,6 +66,19 @@ class Problem:
     prefer: Prefer = Prefer.LARGEST_VALUE
     clean: Tensor | None = None
     restart: int = 0
+
+    def gradient(self, point: Tensor) -> Evaluation:
+        """Ask for the gradient at one point of each example, by the model's oracles."""
+        question = Question(
+            point=point,
+            y=self.y,
+            objective=self.objective,
+            goal=self.goal,
+            need=Need.GRADIENT,
+            stream=self.stream,
+            region=self.region,
+        )
+        return self.model.answer(question)
 
     def rows(self, index: Tensor) -> Self:
         """Return the problem of the examples that `index` selects."""

@@ -17,7 +17,7 @@ from steepest.attacks.api import ObjectiveChoice, pose
 from steepest.attacks.contract import Problem, Status
 from steepest.basis.errors import UsageError
 from steepest.budgets.contract import Budget
-from steepest.models.contract import Evaluation, Labels, Need
+from steepest.models.contract import Evaluation, Labels
 from steepest.models.model import Model, Network
 
 
@@ -88,7 +88,7 @@ def curve(
         raise UsageError(f"tolerance={tolerance} is not allowed; give a positive share of the range, or None.")
     problem = pose(model, x, y, budget, objective=objective)
     with problem.model.borrowed(), torch.no_grad():
-        found = problem.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
+        found = problem.gradient(problem.region.x)
         return trace(problem, found, grid, tolerance)
 
 
@@ -119,8 +119,8 @@ def trace(problem: Problem, at_x: Evaluation, factors: Tensor, tolerance: float 
         radius=radius,
         gauge=gauge,
         point=point,
-        forwards=1 + len(columns) + spent,
-        backwards=torch.ones_like(spent),
+        forwards=at_x.forwards + len(columns) + spent,
+        backwards=torch.full_like(spent, at_x.backwards),
         status=status,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from steepest.attacks.best import Best
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, Search
 from steepest.basis.errors import ContractError
+from steepest.basis.streams import Stream
 from steepest.models.contract import Evaluation, Question
 
 _WIDTH = 512
@@ -82,8 +83,12 @@ def _asked_about(problem: Problem, point: Tensor, ask: Ask, number: int, columns
     """Ask about [N, Q, *features] as one batch of N·Q; every tensor of the answer is [N, Q, ...]."""
     count, many = point.shape[:2]
     rows = torch.arange(count, device=point.device).repeat_interleave(many)
-    posed = _question(problem, point.flatten(0, 1), ask, number)
-    stream = problem.stream.split(columns.start + 1).rows(rows)
+    posed = replace(_question(problem, point.flatten(0, 1), ask, number), stream=None, region=None)
+    drawn: dict[str, Any] = {}
+    if problem.model.oracles:
+        # Numbers of its own for each column: how many are asked about at once depends on batchmates.
+        keys = [problem.stream.split(column + 1).keys for column in range(columns.start, columns.stop)]
+        drawn = {"stream": Stream(torch.stack(keys, 1).flatten()), "region": problem.region.rows(rows)}
     found = problem.model.answer(
         replace(
             posed,
@@ -92,7 +97,7 @@ def _asked_about(problem: Problem, point: Tensor, ask: Ask, number: int, columns
             goal=problem.goal.rows(rows),
             ascent=None if ask.ascent is None else ask.ascent.rows(rows),
             classes=None if ask.classes is None else ask.classes[rows],
-            stream=stream,
+            **drawn,
         )
     )
     return found.each(lambda tensor: tensor.reshape(count, many, *tensor.shape[1:]))
@@ -109,6 +114,7 @@ def _question(problem: Problem, point: Tensor, ask: Ask, number: int) -> Questio
         classes=ask.classes,
         stream=problem.stream,
         step=number,
+        region=problem.region,
     )
 
 

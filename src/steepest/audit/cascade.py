@@ -104,7 +104,7 @@ class Cascade:
         """Take one gradient at x, and all that it says of every ε; the smallest success is asked again."""
         with _stage(outcome, "curve", self.epsilons[-1]) as (stage, rows):
             problem = whole.rows(rows)
-            at_x = self.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal, Need.GRADIENT)
+            at_x = problem.gradient(problem.region.x)
             found = trace(problem, at_x, self.factors, CURVE_TOLERANCE)
             again = self.model.evaluate(found.point, problem.y, problem.objective, problem.goal)
             stands = found.gauge.isfinite() & again.won

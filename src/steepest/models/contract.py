@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from steepest.basis.streams import Stream
+from steepest.budgets.region import Region
 
 Labels = Any
 """Whatever the objective understands; for classifiers int64 [N]. Indexable by a tensor of rows."""
@@ -101,6 +102,7 @@ class Question:
         classes: int64 [N, R], the outputs whose gradients a Jacobian consists of.
         view: a differentiable change of the point on its way into the network, rows independent; None for none.
         stream, step: random numbers of the examples, for oracles that draw.
+        region: where the examples' points may be, for oracles that ask elsewhere; None if nobody knows.
     """
 
     point: Tensor
@@ -113,6 +115,7 @@ class Question:
     view: Callable[[Tensor], Tensor] | None = None
     stream: Stream | None = None
     step: int = 0
+    region: Region | None = None
 
 
 Answer = Callable[[Question], Evaluation]
@@ -135,7 +138,7 @@ class Facts:
     Attributes:
         source: the file or object it came from.
         sha256: of the file, or of the module's state.
-        kind: "onnx", "pt2", "factory" or "module".
+        kind: "onnx", "pt2", "factory", "module" or "function" (of arrays).
         input_shape: of one example, as the model wants it; None if unknown.
         classes: K.
         outputs: "logits" or "probabilities" (then the handle works on their logarithm).
