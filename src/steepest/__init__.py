@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from steepest.attacks.contract import Status as Status
     from steepest.attacks.curve import Curve as Curve
     from steepest.attacks.curve import curve as curve
+    from steepest.attacks.universal import universal as universal
     from steepest.attacks.worst_case import worst_case as worst_case
     from steepest.audit.api import AuditRun as AuditRun
     from steepest.audit.api import audit as audit
@@ -38,9 +39,13 @@ if TYPE_CHECKING:
     from steepest.budgets.masked import Masked as Masked
     from steepest.budgets.region import Region as Region
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.models.ensemble import ensemble as ensemble
+    from steepest.models.expected import expected as expected
     from steepest.models.loading import load as load
     from steepest.models.model import Model as Model
     from steepest.models.objectives import Targeted as Targeted
+    from steepest.models.straight_through import defended as defended
+    from steepest.models.straight_through import straight_through as straight_through
     from steepest.report.run import report as report
 
 _HOMES = {
@@ -51,6 +56,7 @@ _HOMES = {
     "Status": "attacks.contract",
     "Curve": "attacks.curve",
     "curve": "attacks.curve",
+    "universal": "attacks.universal",
     "worst_case": "attacks.worst_case",
     "AuditRun": "audit.api",
     "audit": "audit:",
@@ -67,9 +73,13 @@ _HOMES = {
     "Masked": "budgets.masked",
     "Region": "budgets.region",
     "Weighted": "budgets.weighted",
+    "ensemble": "models.ensemble",
+    "expected": "models.expected",
     "load": "models.loading",
     "Model": "models.model",
     "Targeted": "models.objectives",
+    "defended": "models.straight_through",
+    "straight_through": "models.straight_through",
     "report": "report:",
     "__version__": "basis.version:VERSION",
 }

@@ -12,6 +12,7 @@ from torch import Tensor
 from steepest.attacks.best import Best
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, Search
 from steepest.basis.errors import ContractError
+from steepest.basis.streams import Stream
 from steepest.models.contract import Evaluation, Question
 
 _WIDTH = 512
@@ -83,7 +84,9 @@ def _asked_about(problem: Problem, point: Tensor, ask: Ask, number: int, columns
     count, many = point.shape[:2]
     rows = torch.arange(count, device=point.device).repeat_interleave(many)
     posed = _question(problem, point.flatten(0, 1), ask, number)
-    stream = problem.stream.split(columns.start + 1).rows(rows)
+    # One stream for each column, so that what an oracle draws does not depend on how many columns went together.
+    keys = [problem.stream.split(column + 1).keys for column in range(columns.start, columns.start + many)]
+    stream = Stream(torch.stack(keys, 1).flatten())
     found = problem.model.answer(
         replace(
             posed,
