@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from steepest.attacks.contract import Status as Status
     from steepest.attacks.curve import Curve as Curve
     from steepest.attacks.curve import curve as curve
+    from steepest.attacks.universal import universal as universal
     from steepest.attacks.worst_case import worst_case as worst_case
     from steepest.audit.api import AuditRun as AuditRun
     from steepest.audit.api import audit as audit
@@ -45,12 +46,16 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import Subspace as Subspace
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.models.ensemble import ensemble as ensemble
     from steepest.models.estimated import estimated as estimated
+    from steepest.models.expected import expected as expected
     from steepest.models.loading import load as load
     from steepest.models.model import Model as Model
     from steepest.models.objectives import Targeted as Targeted
     from steepest.models.plain import labels as labels
     from steepest.models.plain import scores as scores
+    from steepest.models.straight_through import defended as defended
+    from steepest.models.straight_through import straight_through as straight_through
     from steepest.report.run import report as report
 
 _HOMES = {
@@ -61,6 +66,7 @@ _HOMES = {
     "Status": "attacks.contract",
     "Curve": "attacks.curve",
     "curve": "attacks.curve",
+    "universal": "attacks.universal",
     "worst_case": "attacks.worst_case",
     "AuditRun": "audit.api",
     "audit": "audit:",
@@ -90,6 +96,13 @@ _HOMES = {
     "Targeted": "models.objectives",
     "labels": "models.plain",
     "scores": "models.plain",
+    "ensemble": "models.ensemble",
+    "expected": "models.expected",
+    "load": "models.loading",
+    "Model": "models.model",
+    "Targeted": "models.objectives",
+    "defended": "models.straight_through",
+    "straight_through": "models.straight_through",
     "report": "report:",
     "__version__": "basis.version:VERSION",
 }

@@ -26,6 +26,8 @@ class Row:
             left out. Mutants of the attack must fail at it.
         share: more than one half, so that half of the budget is not enough; 0 where the attack does not use it.
         blind: on a flat model it says so (ZERO_GRADIENT); only attacks that follow gradients can.
+        several: it asks about several points of an example at once, so the batch also grows.
+        views: it asks about changed copies, on which no feature says any longer whose they are.
     """
 
     call: str
@@ -40,6 +42,8 @@ class Row:
     solves: str = ""
     share: float = 0.9
     blind: bool = True
+    several: bool = False
+    views: bool = False
 
 
 ROWS: dict[str, Row] = {
@@ -105,6 +109,41 @@ ROWS: dict[str, Row] = {
         random=True,
         effort=(tuple(f"odi(steps=3, restarts={n})" for n in (1, 2, 3)),),
     ),
+    "ni-fgsm": Row(
+        call="ni-fgsm(steps=4)",
+        golden=(("ni-fgsm", 20, 10), ("ni-fgsm(steps=3, momentum=0)", 4, 3)),
+        one_step="ni-fgsm(steps=1)",
+        crossing="ni-fgsm(steps=20)",
+    ),
+    "si-fgsm": Row(
+        call="si-fgsm(steps=3, scales=3)",
+        views=True,
+        golden=(("si-fgsm", 51, 50), ("si-fgsm(steps=3, scales=1)", 4, 3)),
+        one_step="si-fgsm(steps=1)",
+        crossing="si-fgsm(steps=20)",
+    ),
+    "vmi-fgsm": Row(
+        call="vmi-fgsm(steps=4, variance=3)",
+        golden=(("vmi-fgsm", 191, 190), ("vmi-fgsm(steps=3, variance=0)", 4, 3)),
+        random=True,
+        several=True,
+        one_step="vmi-fgsm(steps=1)",
+        crossing="vmi-fgsm(steps=20, variance=2)",
+    ),
+    "di-fgsm": Row(
+        call="di-fgsm(steps=4, resize=0.5)",
+        golden=(("di-fgsm", 21, 10), ("di-fgsm(steps=3, diversity=0.0)", 4, 3)),
+        images=True,
+        random=True,
+    ),
+    "ti-fgsm": Row(call="ti-fgsm(steps=4)", golden=(("ti-fgsm", 11, 10),), images=True),
+    "universal": Row(
+        call="universal(steps=4, step=0.3)",
+        golden=(("universal", 51, 50), ("universal(steps=3)", 4, 3)),
+        beyond=True,
+        one_step="universal(steps=1, step=1.0)",
+    ),
+    "spatial": Row(call="spatial(angles=3, shifts=3)", golden=(("spatial", 775, 0),), images=True, blind=False),
     "noise": Row(
         call="noise(points=6)",
         golden=(("noise", 100, 0), ("noise(points=7)", 7, 0)),

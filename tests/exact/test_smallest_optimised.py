@@ -123,7 +123,11 @@ def test_of_several_classes_the_nearest_is_found_not_the_likeliest():
 
 @pytest.mark.parametrize(
     ("call", "budget", "kind"),
-    [("cw(steps=10, lr=0.1)", st.L2, "l2"), ("ead(steps=10, lr=0.05)", st.L1, "l1"), ("bisection(rounds=6)", st.L2, "l2")],
+    [
+        ("cw(steps=10, lr=0.1)", st.L2, "l2"),
+        ("ead(steps=10, lr=0.05)", st.L1, "l1"),
+        ("bisection(rounds=6)", st.L2, "l2"),
+    ],
 )
 def test_the_broken_set_does_not_depend_on_the_scale_of_the_logits(call, budget, kind):
     middle = float(EXACT[kind].sort().values[1:3].mean())
@@ -157,7 +161,10 @@ def test_a_success_beyond_the_budget_is_a_radius_and_no_success(call, budget, ki
     assert torch.equal(small.radius, radius(call, budget(100.0))), "the search depends on ε"
 
 
-@pytest.mark.parametrize(("call", "budget"), [("cw(steps=10, searches=5, lr=0.1)", st.L2(300.0)), ("ead(steps=10, searches=5)", st.L1(300.0))])
+@pytest.mark.parametrize(
+    ("call", "budget"),
+    [("cw(steps=10, searches=5, lr=0.1)", st.L2(300.0)), ("ead(steps=10, searches=5)", st.L1(300.0))],
+)
 def test_the_search_is_the_same_in_other_units(call, budget):
     def found(unit: float) -> Tensor:
         def network(x: Tensor) -> Tensor:
@@ -277,5 +284,5 @@ class TestFewCoordinates:
             assert (found.radius == k).all()
 
 
-def L0(count: int) -> st.Budget:  # noqa: N802 — stands where the budget's own name will
+def L0(count: int) -> st.Budget:
     return BUDGETS.entry("l0").factory(count)

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from steepest.attacks.contract import Attack, AttackResult, Problem
 from steepest.attacks.recipes import ATTACKS
+from steepest.attacks.transfer import Surrogate, transferred
 from steepest.basis.errors import DataError, UsageError
 from steepest.basis.streams import Stream
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
+from steepest.budgets.whole import Whole
 from steepest.models.contract import Goal, Labels, Objective
 from steepest.models.model import Model, Network
 from steepest.models.objectives import Function, objective_of
@@ -25,13 +27,14 @@ def attack(
     model: Model | Network,
     x: Tensor,
     y: Labels,
-    budget: Budget,
+    budget: Budget | None,
     *,
     objective: ObjectiveChoice = "scaled-ce",
     goal: Goal | None = None,
     seed: int = 0,
     ids: Tensor | None = None,
     drop_solved: bool = True,
+    surrogate: Surrogate | None = None,
 ) -> AttackResult:
     """Search, for every example, the worst input that the budget allows, by the rule of one recipe.
 
@@ -43,12 +46,15 @@ def attack(
         model: a `Model`; a bare module is taken with the box [0, 1].
         x: [N, *features], inside the model's box, float.
         y: true labels, int64 [N] (or whatever the objective understands).
-        budget: what may change.
+        budget: what may change; None for attacks that bring limits of their own ("spatial"): the box alone limits.
         objective: what is ascended and what ranks points: a name, an object, or a function (outputs, y) → [N].
         goal: when an example counts as won; the objective's own goal if left out.
         seed: of the random streams; the same seed gives the same points.
         ids: int64 [N], names of the examples for the random streams; 0 … N − 1 if left out.
         drop_solved: stop at the first success; False goes on to the largest value within the steps.
+        surrogate: another model, or several (fused as by `st.ensemble`), on which points are searched; `model` is
+            then asked for its answers alone, once at the point found, and at x where that is no success. All but
+            the point and the passes of the search speaks of `model`; see `steepest.attacks.transfer`.
 
     Raises:
         UsageError: unknown recipe or objective, or a budget that does not fit.
@@ -64,6 +70,8 @@ def attack(
     if not hasattr(made, "run"):
         raise UsageError(f"attack={recipe!r}: give a name ({', '.join(ATTACKS.names())}) or a recipe of st.recipes.")
     problem = pose(model, x, y, budget, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
+    if surrogate is not None:
+        return transferred(made, problem, surrogate, seed)
     return made.run(problem, seed, judge_x=True)
 
 
@@ -105,7 +113,7 @@ def pose(
     model: Model | Network,
     x: Tensor,
     y: Labels,
-    budget: Budget,
+    budget: Budget | None,
     *,
     objective: ObjectiveChoice = "scaled-ce",
     goal: Goal | None = None,
@@ -118,6 +126,7 @@ def pose(
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         form = f"type {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"x is of {form}; give a float tensor [N, *features] in the box (images: x.float() / 255).")
+    budget = Whole() if budget is None else budget
     if not hasattr(budget, "fitted"):
         raise UsageError(f"budget={budget!r} is not a budget: give one such as st.Linf(8 / 255), st.L2(0.5).")
     wanted = handle.facts.input_shape

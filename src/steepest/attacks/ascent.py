@@ -76,9 +76,13 @@ class GradientAscent:
         direction = found.gradient
         assert direction is not None
         if self.momentum:
-            mean = expand(flat(direction.abs()).mean(1), direction)
-            # A zero gradient adds nothing; dividing by its mean would turn the velocity into NaN for good.
-            unit = direction / mean.masked_fill(mean == 0, 1)
-            direction = self.momentum * state["velocity"] + unit
+            direction = accumulated(state["velocity"], direction, self.momentum)
             state = {"velocity": direction}
         return problem.region.ascend(found.point, direction, self.size), state
+
+
+def accumulated(velocity: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+    """Return μ·v + ∇/mean|∇|, the running sum of Dong et al. 2018."""
+    mean = expand(flat(gradient.abs()).mean(1), gradient)
+    # A zero gradient adds nothing; dividing by its mean would turn the velocity into NaN for good.
+    return momentum * velocity + gradient / mean.masked_fill(mean == 0, 1)

@@ -24,10 +24,13 @@ def serves(needs: str, gives: str) -> bool:
 def admits(budgets: str, kind: str) -> bool:
     """Return whether the fact `budgets` of the catalogue ("any", or kinds with commas) names a kind.
 
-    >>> admits("linf, l2", "l2"), admits("any", "l0"), admits("linf, l2", "l1")
-    (True, True, False)
+    "none" is named only where an attack also works without a budget.
+
+    >>> admits("linf, l2", "l2"), admits("any", "l0"), admits("linf, l2", "l1"), admits("any", "none")
+    (True, True, False, False)
     """
-    return budgets == "any" or kind in budgets.split(", ")
+    named = budgets.split(", ")
+    return kind in named or ("any" in named and kind != "none")
 
 
 def require_fit(attack: Attack, budget: Budget, gives: str, catalogue: Catalogue[Attack]) -> None:
@@ -38,8 +41,12 @@ def require_fit(attack: Attack, budget: Budget, gives: str, catalogue: Catalogue
         ModelError: the model does not answer what the attack needs; the attacks that it can answer are named.
     """
     name, kind = attack.call.partition("(")[0] or "the attack", kind_of(budget)
-    if attack.budgets and kind not in attack.budgets:
+    if not admits(", ".join(attack.budgets) or "any", kind):
         others = [entry.name for entry in catalogue if admits(entry.facts["budgets"], kind)]
+        if kind == "none":
+            raise UsageError(
+                f"{name} needs a budget: give one such as st.Linf(8 / 255); without one there is {', '.join(others)}."
+            )
         raise UsageError(
             f"{name} serves the budgets {', '.join(attack.budgets)}, not {kind}; for {kind} there are "
             f"{', '.join(others)} (`steepest list attacks --budget {kind}`)."

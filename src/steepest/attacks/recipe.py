@@ -96,7 +96,7 @@ class Recipe:
                     known.merge(problem.rows(live), found)
                     best.take(live, known)
             if judge_x and self.start is not at_x and problem.clean is None:
-                _judge_x(problem, best)
+                judge_clean(problem, best)
         gauge = require_feasible(problem, best.point, self.call or "the search")
         chosen = problem.objective if self.objective is None else self.objective
         classes = 0 if best.outputs is None else best.outputs.shape[1]
@@ -143,7 +143,8 @@ def _asked_at_x(problem: Problem, best: Best) -> Evaluation:
     return found
 
 
-def _judge_x(problem: Problem, best: Best) -> None:
+def judge_clean(problem: Problem, best: Best) -> None:
+    """Ask about x where no success is known yet, so that nothing ends better than it began."""
     rest = (~best.won).nonzero().squeeze(1)
     if rest.numel():
         kept = best.rows(rest)
@@ -186,7 +187,8 @@ def recipe(
         needs: "gradient", "scores" (any outputs that rank classes) or "labels" (the predicted class alone).
         cost: in forwards F and backwards B per example, as text.
         source: author and year.
-        budgets: the kinds of `steepest list budgets` that it serves; none named: every set that keeps the contract.
+        budgets: the kinds of `steepest list budgets` that it serves; none named: every set that keeps the contract;
+            ("any", "none"): it also works without a budget, and the command line then assumes none.
     """
 
     def enter(factory: Callable[..., Made]) -> Callable[..., Made]:

@@ -20,6 +20,7 @@ from steepest.budgets.pixel_l2 import PixelL2
 from steepest.budgets.pixel_sum import PixelSum
 from steepest.budgets.subspace import Subspace
 from steepest.budgets.weighted import Weighted
+from steepest.budgets.whole import Whole
 
 BUDGETS: Catalogue[Budget] = Catalogue("budget")
 BUDGETS.add("linf", {"text": "linf:8/255", "unit": "largest change of any value", "source": "Goodfellow et al. 2015"})(
@@ -138,7 +139,15 @@ def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | Non
 
 
 def kind_of(budget: Budget) -> str:
-    """Return the name of a budget's kind, seen through a mask: "linf", "l2"; for user sets the name of their type."""
+    """Return the name of a budget's kind, seen through a mask: "linf", "l2"; for user sets the name of their type.
+
+    "none" where only the box limits.
+
+    >>> kind_of(Whole()), kind_of(L2(0.5))
+    ('none', 'l2')
+    """
+    if isinstance(budget, Whole):
+        return "none"
     while isinstance(budget, Masked):
         budget = budget.inner
     if isinstance(budget, L0) and budget.pixels:

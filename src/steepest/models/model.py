@@ -97,7 +97,11 @@ class Model:
         if self.oracles:
             return self.answer(Question(point=x, y=None, objective=output_itself(), goal=Never())).outputs
         with self.borrowed(), torch.no_grad():
-            return self._ask(x)
+            return self.passed(x)
+
+    def passed(self, x: Tensor) -> Tensor:
+        """Return the outputs at `x` on the graph of the caller, past the oracles: for networks made of models."""
+        return self._ask(x)
 
     def evaluate(
         self, x: Tensor, y: Labels, objective: Objective, goal: Goal | None = None, need: Need = Need.VALUE
@@ -201,7 +205,12 @@ def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Ten
 
 
 def _half_precision(network: Network) -> torch.dtype | None:
-    """Return the type of a network whose numbers are half-precision floats, else None."""
+    """Return the type of a network whose numbers are half-precision floats, else None.
+
+    A network of ours that hands points on to models leaves the cast to their own doors.
+    """
+    if getattr(network, "hands_on", False):
+        return None
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     first = next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), None)
     return first if first in (torch.float16, torch.bfloat16) else None
