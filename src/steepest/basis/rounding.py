@@ -1,7 +1,7 @@
 """Turn an exact perturbation into a point of the model's precision without ever leaving the budget.
 
-Adding δ to x in float32 and clamping overshoots ε by up to half a unit in the last place. Every set of the house
-is monotone in |δᵢ|, so a point is safe when each coordinate is rounded towards x.
+Adding δ to x in float32 and clamping overshoots ε by up to half a unit in the last place. In a set that is monotone
+in |δᵢ| a point is safe when each coordinate is rounded towards x; the others settle their points themselves.
 """
 
 from __future__ import annotations
@@ -39,6 +39,16 @@ def inside(bound: Tensor, like: Tensor, *, upper: bool) -> Tensor:
         return rounded
     goal = torch.full_like(rounded, -torch.inf if upper else torch.inf)
     return torch.where(beyond, _step(rounded, goal), rounded)
+
+
+def ulp(x: Tensor, point: Tensor) -> Tensor:
+    """Return, for each coordinate, at least one unit in the last place of x and of the point, float64.
+
+    >>> ulp(torch.tensor([1.0]), torch.tensor([1.5]))
+    tensor([1.7881e-07], dtype=torch.float64)
+    """
+    kind = torch.finfo(x.dtype)
+    return torch.maximum(x.double().abs(), point.double().abs()) * kind.eps + kind.smallest_normal * kind.eps
 
 
 def _step(value: Tensor, goal: Tensor) -> Tensor:

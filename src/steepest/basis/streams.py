@@ -63,6 +63,11 @@ class Stream:
         """Return independent streams of the same examples, e.g. one per restart."""
         return replace(self, keys=_mix(self.keys + _wrap(salt * _GOLDEN + 1)))
 
+    def spread(self, count: int) -> Stream:
+        """Return `count` independent streams per example, those of one example next to each other, [N · count]."""
+        salts = torch.arange(1, count + 1, device=self.keys.device) * _MIX_2
+        return replace(self, keys=_mix(_mix(self.keys[:, None] + salts)).reshape(-1))
+
     def uniform(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return float64 numbers in [0, 1) of shape [N, *shape]; `step` is a number or one per example [N]."""
         keys = self.keys

@@ -31,6 +31,13 @@ class Budget(Protocol):
     def separable(self) -> bool:
         """Whether B is its own hull, a product of intervals: then the bounds alone say everything."""
 
+    @property
+    def monotone(self) -> bool:
+        """Whether moving any coordinate of δ towards 0 stays inside: then rounding towards x cannot leave B.
+
+        A set that is not monotone is also `Settling`.
+        """
+
     def fitted(self, shape: tuple[int, ...]) -> Self:
         """Return the budget for inputs of `shape` [N, *features], every ε resolved to that rank.
 
@@ -86,4 +93,17 @@ class Discrete(Protocol):
         """Return [N, count, *features]: points of B with one feature of `delta` changed, the largest gain ⟨g, ·⟩ first.
 
         `first` [N] of them are passed over; where there are fewer, they begin again.
+        """
+
+
+class Settling(Budget, Protocol):
+    """A set that rounding towards x may leave: it finds its own points in the precision of x."""
+
+    def settled(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Return x + δ in the precision of x, inside the set as `gauge_within` judges; δ is inside, float64."""
+
+    def gauge_within(self, delta: Tensor, ulp: Tensor) -> Tensor:
+        """Return the gauge, float64 [N], as if each coordinate could be moved by `ulp` [N, *features] for free.
+
+        Only what no grid of numbers meets (a subspace, an equation) may be forgiven so; sizes are judged exactly.
         """

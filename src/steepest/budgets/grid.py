@@ -9,8 +9,8 @@ from steepest.basis.streams import Stream
 from steepest.budgets import coordinatewise
 from steepest.budgets.contract import Limits
 
-SLACK = 2.0**-10
-"""Of a step: so far off may a stored value be, since grids such as k/255 are rounded to the precision of x."""
+_WALL = 2.0**-14
+"""Of a step: so little may be missing to a wall of the box, since x itself is rounded on grids such as k/255."""
 
 _TINY = 1 + 2.0**-30
 
@@ -32,7 +32,7 @@ def reach(interval: Limits, step: Tensor, limits: Limits | None) -> Limits:
     for side in (0, 1):
         count = whole(interval[side].abs() / unit)
         if limits is not None:
-            count = torch.minimum(count, (limits[side].abs() / unit + SLACK).floor())
+            count = torch.minimum(count, (limits[side].abs() / unit + _WALL).floor())
         far = (count * unit).minimum(cut[side].abs()) if limits is not None else count * unit
         ends.append(torch.where(step > 0, far if side else -far, cut[side]))
     return ends[0], ends[1]
@@ -56,11 +56,13 @@ def sample(reached: Limits, step: Tensor, like: Tensor, stream: Stream, number: 
     )
 
 
-def counts(delta: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many steps each number is, and whether it is a whole number of them (to a thousandth)."""
-    exact = delta / torch.where(step > 0, step, 1.0)
-    count = exact.round()
-    return count, (step == 0) | ((exact - count).abs() <= SLACK)
+def counts(delta: Tensor, step: Tensor, slack: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return how many steps each number is, and whether it is a whole number of them, to within `slack`."""
+    unit = torch.where(step > 0, step, 1.0)
+    count = (delta / unit).round()
+    # Some units in the last place of the product, which is all that float64 can tell.
+    off = (delta - count * unit).abs() - delta.abs() * 2.0**-50
+    return count, (step == 0) | (off <= slack)
 
 
 def gaining(gain: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class L2:
     epsilon: float | Tensor
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = False
+    monotone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "L2"))

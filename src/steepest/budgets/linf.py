@@ -36,6 +36,7 @@ class Linf:
     epsilon: float | Tensor
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "Linf"))

@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest.basis.errors import UsageError
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import fits
-from steepest.budgets import coordinatewise
+from steepest.budgets import coordinatewise, rounding
 from steepest.budgets.contract import Budget, Limits
 
 
@@ -65,6 +65,11 @@ class Masked:
         """Whether the inner set is a product of intervals."""
         return self.inner.separable
 
+    @property
+    def monotone(self) -> bool:
+        """Whether rounding towards x stays inside the inner set."""
+        return self.inner.monotone
+
     def fitted(self, shape: tuple[int, ...]) -> Self:
         """See `Budget.fitted`."""
         mask = self.mask
@@ -115,6 +120,14 @@ class Masked:
     def gauge(self, delta: Tensor) -> Tensor:
         """Return the inner gauge; infinite where a frozen coordinate moved."""
         return self._moved(delta, self.inner.gauge(delta))
+
+    def settled(self, x: Tensor, delta: Tensor) -> Tensor:
+        """See `Settling.settled`; a frozen coordinate is x itself."""
+        return torch.where(self._mask(x), rounding.settled(self.inner, x, delta), x)
+
+    def gauge_within(self, delta: Tensor, ulp: Tensor) -> Tensor:
+        """See `Settling.gauge_within`; a frozen coordinate is forgiven nothing."""
+        return self._moved(delta, rounding.gauge_within(self.inner, delta, ulp))
 
     def hull(self, like: Tensor) -> Limits:
         """Return the inner hull, closed at 0 where the mask is false."""

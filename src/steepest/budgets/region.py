@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from steepest.basis.box import Box
-from steepest.basis.rounding import inside, towards
+from steepest.basis.rounding import inside, towards, ulp
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
-from steepest.budgets import coordinatewise
+from steepest.budgets import coordinatewise, rounding
 from steepest.budgets.contract import Budget, Discrete, Limits
 
 _INWARD = 1 - 2.0**-40
@@ -31,7 +31,8 @@ class Region:
 
     Every point that comes back is feasible exactly: checked in float64, no coordinate leaves the box and no
     example exceeds ε, in float64, float32, float16 and bfloat16. `extreme` and `project` are exact up to that
-    rounding towards x.
+    rounding towards x. Subspaces and equations hold for hardly any rounded number: those are kept to one unit in the
+    last place per coordinate.
 
     Args:
         budget: the set of allowed perturbations; fitted to the shape of x here.
@@ -122,8 +123,8 @@ class Region:
 
     def ascend(self, point: Tensor, g: Tensor, size: Tensor | float) -> Tensor:
         """Return the projection of point + size · (a step of gauge 1 along g); `size` may be one per example [N]."""
-        if isinstance(self.budget, Discrete) and not self.budget.separable:
-            return self._point(self._ball.advance(self._delta(point), g.double(), size, self.limits()))  # type: ignore[attr-defined]
+        if isinstance(self._ball, Discrete) and not self.budget.separable:
+            return self._point(self._ball.advance(self._delta(point), g.double(), size, self.limits()))
         room = None
         if not self.budget.separable:
             lower, upper = self.box.bounds(self.x)
@@ -138,19 +139,16 @@ class Region:
         A feature is what the budget says it is (`Discrete.swaps`); otherwise a coordinate, which goes to the end of
         its interval before all of it is projected. `first` [N] of them are passed over.
         """
-        if isinstance(self.budget, Discrete):
-            moved = self._ball.swaps(self._delta(point), g.double(), first, count, self.limits())  # type: ignore[attr-defined]
-        else:
-            reach = coordinatewise.cut(self.budget.hull(self.x), self.limits())
-            moved = coordinatewise.swaps(reach, self._delta(point), g.double(), first, count)
-        wide = self.rows(torch.arange(len(point), device=point.device).repeat_interleave(count))
-        flat = moved.flatten(0, 1)
-        ready = (
-            wide._point(flat)
-            if isinstance(self.budget, Discrete)
-            else wide._point(wide._ball.project(flat, wide.limits()))
+        here, wide = (
+            self._delta(point),
+            self.rows(torch.arange(len(point), device=point.device).repeat_interleave(count)),
         )
-        return ready.reshape(moved.shape)
+        if isinstance(self._ball, Discrete):
+            moved = self._ball.swaps(here, g.double(), first, count, self.limits())
+            return wide._point(moved.flatten(0, 1)).reshape(moved.shape)
+        reach = coordinatewise.cut(self.budget.hull(self.x), self.limits())
+        moved = coordinatewise.swaps(reach, here, g.double(), first, count)
+        return wide._point(wide._ball.project(moved.flatten(0, 1), wide.limits())).reshape(moved.shape)
 
     def sample(self, stream: Stream, step: int) -> Tensor:
         """Return one point per example, uniform over the set (for cut balls: see `budgets/sampling.py`)."""
@@ -171,7 +169,9 @@ class Region:
 
     def gauge(self, point: Tensor) -> Tensor:
         """Return the size of p − x in units of the budget, float64 [N]."""
-        return self._measured(point, lambda budget, delta: budget.gauge(delta))
+        if self.budget.monotone:
+            return self._measured(point, lambda budget, delta: budget.gauge(delta))
+        return rounding.gauge_within(self.budget, point.double() - self.x.double(), ulp(self.x, point))
 
     def norm(self, point: Tensor) -> Tensor:
         """Return the size of p − x in data units, float64 [N]."""
@@ -188,7 +188,13 @@ class Region:
         return self._point(_clamped(g.sign().double().mul_(torch.finfo(torch.float64).max), low, high))
 
     def _bound(self, side: int) -> Tensor:
-        return self._point(self.budget.hull(self.x)[side])
+        bound = self.budget.hull(self.x)[side]
+        if not self.budget.separable:
+            # A count of values bounds none of them: the box does, and where that is open, half of all numbers.
+            most = torch.finfo(self.x.dtype).max / 2
+            low, high = self.limits()
+            bound = bound.maximum(low).minimum(high).clamp(-most, most)
+        return _clamped(towards(self.x, bound), *self._walls)
 
     def _drawn(self, stream: Stream, step: int, limits: Limits | None) -> Tensor:
         """Return x + a draw from the budget in the precision of x, rounded to the nearest: it may lie outside."""
@@ -204,7 +210,11 @@ class Region:
         return point.double() - self.x.double()
 
     def _point(self, delta: Tensor) -> Tensor:
-        return _clamped(towards(self.x, delta), *self._walls)
+        point = _clamped(rounding.settled(self._ball, self.x, delta), *self._walls)
+        if self.budget.monotone:
+            return point
+        # The last word has the gauge itself; x is inside every budget.
+        return torch.where(expand(self.gauge(point) <= 1, point), point, self.x)
 
     def _blockwise(self, ask: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """Return ask(region, *given), put together from blocks of rows where coordinates do not know each other."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
+from steepest.basis.rounding import towards
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import fits, flat, inner
 from steepest.budgets import coordinatewise, grid, onehot, tabular_moves
@@ -31,9 +32,9 @@ class Tabular:
     features; `extreme` of a group is the switch with the largest ⟨g, e_b − e_a⟩.
 
     The category a of a row is read from the limits, so the model's box must be [0, 1] in one-hot columns; a group
-    that is not one-hot in a row does not change there. Switches are exact. A stepped number is x + k·step to within
-    one rounding in the precision of x, exactly where both are representable (whole numbers); multiples are
-    recognised to a thousandth of a step, so k/255 or standardised whole numbers serve too.
+    that is not one-hot in a row does not change there. Switches are exact. A stepped number is x + k·step, exactly
+    where the precision of x holds it (whole numbers), otherwise rounded towards x by less than one unit in the last
+    place (k/255, standardised whole numbers).
 
     `scaled(f)` multiplies ε, `changes` and `features` (rounded down when used): the sets are nested, and 0 freezes
     all. Nothing is convex here, unless there are numbers alone, without steps. Searches that step and project move
@@ -93,6 +94,11 @@ class Tabular:
     @property
     def separable(self) -> bool:
         """Likewise: then the set is a product of intervals."""
+        return self.convex
+
+    @property
+    def monotone(self) -> bool:
+        """Likewise: half a switch, or half a step, is none."""
         return self.convex
 
     def fitted(self, shape: tuple[int, ...]) -> Self:
@@ -178,28 +184,37 @@ class Tabular:
             numbers, groups = some[:, : narrow.shape[1]], some[:, narrow.shape[1] :]
         return switch.write(torch.where(numbers, near, 0.0), groups).reshape(like.shape)
 
+    def settled(self, x: Tensor, delta: Tensor) -> Tensor:
+        """Return x + δ, every coordinate rounded towards x: exact for switches and for whole numbers."""
+        return towards(x, delta)
+
+    def gauge_within(self, delta: Tensor, ulp: Tensor) -> Tensor:
+        """Return the gauge; a multiple of a step may be off by `ulp`, a switch and a limit by nothing."""
+        numbers, shares = self._sizes(delta, None, flat(ulp))
+        return torch.maximum(numbers, shares)
+
     def norm(self, delta: Tensor) -> Tensor:
         """Return the ε whose scaled set would just hold δ: max δᵢ/weightᵢ, or ε times the shares of the counts."""
         epsilon = eps.per_example(self.epsilon, delta, "Tabular")
-        numbers, shares = self._sizes(delta, 1.0)
+        numbers, shares = self._sizes(delta, 1.0, torch.inf)
         return torch.maximum(numbers, torch.where(shares == 0, shares, shares * epsilon))
 
     def gauge(self, delta: Tensor) -> Tensor:
         """Return the largest of |δᵢ|/(ε·weightᵢ), switches/`changes`, changes/`features`; ∞ for what is no change."""
-        numbers, shares = self._sizes(delta, None)
+        numbers, shares = self._sizes(delta, None, 0.0)
         return torch.maximum(numbers, shares)
 
     def hull(self, like: Tensor) -> Limits:
         """Return the reach of every number, and ±1 for the columns of groups."""
         low, high = self.reached(like, None)
         one = (self.onehot(like).owner >= 0) & (grid.whole(eps.per_example(self.changes, like, "Tabular")) > 0)[:, None]
-        return tuple(torch.where(one, s, e).reshape(like.shape) for s, e in ((-1.0, low), (1.0, high)))
+        return torch.where(one, -1.0, low).reshape(like.shape), torch.where(one, 1.0, high).reshape(like.shape)
 
     # The parts, on flattened examples [N, d] ----------------------------------------------------------------------
 
     def onehot(self, like: Tensor) -> onehot.Groups:
         """Return the groups as tensors on the device of `like`."""
-        return onehot.groups_of(self.groups, math.prod(like.shape[1:]), like.device)  # type: ignore[arg-type]
+        return onehot.groups_of(self.groups, math.prod(like.shape[1:]), like.device)
 
     def steps(self, like: Tensor) -> Tensor:
         """Return the step of every column, [d]."""
@@ -239,12 +254,12 @@ class Tabular:
         size = epsilon if epsilon is not None else eps.per_example(self.epsilon, like, "Tabular")[:, None]
         return -size * down * free, size * up * free
 
-    def _sizes(self, delta: Tensor, epsilon: float | None) -> tuple[Tensor, Tensor]:
+    def _sizes(self, delta: Tensor, epsilon: float | None, slack: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return the size of the numbers in units of `epsilon` (None: the budget's own) and of the counts, [N]."""
         wide, step, groups = flat(delta).double(), self.steps(delta), self.onehot(delta)
         low, high = self._interval(delta, epsilon)
         numbers = torch.where(groups.owner < 0, wide, 0.0)
-        count, fair = grid.counts(numbers, step)
+        count, fair = grid.counts(numbers, step, slack)
         # One step in units of what is allowed; a stored number may be off its multiple by a rounding.
         moved = torch.where(step > 0, count * step, numbers)
         ratio = torch.where(moved >= 0, eps.ratio(moved, high), eps.ratio(-moved, -low))
@@ -256,7 +271,7 @@ class Tabular:
         proper, broken = groups.switched(wide)
         share = self._share(proper.sum(1), self.changes, delta)
         if self.features is not None:
-            total = proper.sum(1) + ((count != 0) if bool((step > 0).all()) else (moved != 0)).sum(1)
+            total = proper.sum(1) + (moved != 0).sum(1)
             share = torch.maximum(share, self._share(total, self.features, delta))
         return _largest(ratio), share.masked_fill(broken.any(1), torch.inf)
 

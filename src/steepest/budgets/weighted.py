@@ -41,6 +41,7 @@ class Weighted:
     down: Tensor | None = None
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "Weighted"))
