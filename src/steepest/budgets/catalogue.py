@@ -11,6 +11,7 @@ from steepest.budgets.l1 import L1
 from steepest.budgets.l2 import L2
 from steepest.budgets.linf import Linf
 from steepest.budgets.masked import Masked
+from steepest.budgets.tabular import Tabular
 from steepest.budgets.weighted import Weighted
 
 BUDGETS: Catalogue[Budget] = Catalogue("budget")
@@ -35,6 +36,14 @@ BUDGETS.add(
         "source": "any budget, some features",
     },
 )(Masked)
+BUDGETS.add(
+    "tabular",
+    {
+        "text": "in Python: st.Tabular(0.1, step=..., groups=...)",
+        "unit": "change over the column's weight, or share of the changes allowed",
+        "source": "Ebrahimi et al. 2018 for the categories",
+    },
+)(Tabular)
 
 
 def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | None = None) -> list[Budget]:
@@ -55,6 +64,11 @@ def parse_budget(text: str, *, weights: Tensor | None = None, mask: Tensor | Non
     if factory is Masked:
         raise UsageError(
             "budget 'masked' is not written alone: give the inner budget and --mask, e.g. linf:8/255 --mask m.npy."
+        )
+    if factory is Tabular:
+        raise UsageError(
+            "budget 'tabular' says what every column is, which is too much for a text: give st.Tabular(...) in Python, "
+            "or weighted with --feature-weights for numbers alone."
         )
     if not colon or not numbers.strip():
         raise UsageError(f"budget {text!r} has no size: write it after a colon in data units, e.g. {name}:8/255.")

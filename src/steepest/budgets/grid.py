@@ -33,7 +33,7 @@ def reach(interval: Limits, step: Tensor, limits: Limits | None) -> Limits:
         count = whole(interval[side].abs() / unit)
         if limits is not None:
             count = torch.minimum(count, (limits[side].abs() / unit + _WALL).floor())
-        far = (count * unit).minimum(cut[side].abs()) if limits is not None else count * unit
+        far = count * unit if limits is None else (count * unit).minimum(limits[side].abs())
         ends.append(torch.where(step > 0, far if side else -far, cut[side]))
     return ends[0], ends[1]
 

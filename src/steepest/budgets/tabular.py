@@ -173,7 +173,11 @@ class Tabular:
         narrow = flat(like)
         near = grid.sample(self.reached(like, limits), self.steps(like), narrow, stream.split(0), step)
         switch = self.onehot(like).best(stream.split(1).uniform(step, narrow.shape[1:]), self.unit(like, limits))
-        order = torch.where(switch.score > 0, stream.split(2).uniform(step, (len(self.groups),)), -torch.inf)
+        order = torch.where(
+            (switch.score > -torch.inf) & (switch.into != switch.out),
+            stream.split(2).uniform(step, (len(self.groups),)),
+            -torch.inf,
+        )
         count = self._drawn((order > -torch.inf).sum(1), self.changes, stream.split(3), step)
         groups = grid.foremost(order, count)
         numbers = near != 0

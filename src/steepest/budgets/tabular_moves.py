@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -10,12 +10,39 @@ from torch import Tensor
 from steepest.basis.tensors import flat
 from steepest.budgets import coordinatewise, grid
 from steepest.budgets.contract import Limits
-
-if TYPE_CHECKING:
-    from steepest.budgets.tabular import Tabular
+from steepest.budgets.onehot import Groups
 
 
-def advance(budget: Tabular, delta: Tensor, g: Tensor, size: Tensor | float, limits: Limits | None) -> Tensor:
+class Table(Protocol):
+    """What a move needs to know of the budget; all of it speaks of flattened examples [N, d]."""
+
+    @property
+    def features(self) -> float | Tensor | None:
+        """How many features may change in all; None for no limit."""
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the budget of the examples that `index` selects."""
+
+    def onehot(self, like: Tensor) -> Groups:
+        """Return the one-hot groups."""
+
+    def steps(self, like: Tensor) -> Tensor:
+        """Return the step of every column, [d]."""
+
+    def reached(self, like: Tensor, limits: Limits | None) -> Limits:
+        """Return how far each number can go."""
+
+    def unit(self, like: Tensor, limits: Limits | None) -> Limits | None:
+        """Return the limits, which come from a box that is [0, 1] in one-hot columns."""
+
+    def kept(self, numbers: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which features change, given the gain of each."""
+
+    def allowed_changes(self, like: Tensor) -> Tensor:
+        """Return how many groups may switch, [N]."""
+
+
+def advance(budget: Table, delta: Tensor, g: Tensor, size: Tensor | float, limits: Limits | None) -> Tensor:
     """Return the δ that a step of the share `size` along g reaches; see `Discrete.advance`.
 
     Numbers step towards their corner, stepped ones by at least one step. As many groups as the share of `changes`,
@@ -25,8 +52,10 @@ def advance(budget: Tabular, delta: Tensor, g: Tensor, size: Tensor | float, lim
     v, here = flat(g), flat(delta).to(g.dtype)
     share = torch.as_tensor(size, dtype=torch.float64, device=g.device).reshape(-1, 1)
     step, groups = budget.steps(g), budget.onehot(g)
-    move = share * coordinatewise.extreme(budget.reached(g, None), v)
-    least = torch.where(step > 0, torch.maximum(move.abs(), step), move.abs()) * move.sign()
+    low, high = budget.reached(g, None)
+    # The longer side in both directions: what may only grow must also be able to come back.
+    move = share * torch.maximum(-low, high)
+    least = torch.where((step > 0) & (move > 0), torch.maximum(move, step), move) * v.sign()
     numbers = grid.nearest(budget.reached(g, limits), step, here + least.to(here.dtype))
     switch = groups.best(v, budget.unit(g, limits))
     corner = coordinatewise.extreme(budget.reached(g, limits), v)
@@ -42,7 +71,7 @@ def advance(budget: Tabular, delta: Tensor, g: Tensor, size: Tensor | float, lim
     return _repaired(budget, numbers + state, v, None).reshape(delta.shape)
 
 
-def swaps(budget: Tabular, delta: Tensor, g: Tensor, first: Tensor, count: int, limits: Limits | None) -> Tensor:
+def swaps(budget: Table, delta: Tensor, g: Tensor, first: Tensor, count: int, limits: Limits | None) -> Tensor:
     """Return [N, count, *features]: `delta` with one feature changed; see `Discrete.swaps`.
 
     A number goes to its corner, a group to one category, the clean one included; where that is one change too many,
@@ -69,7 +98,7 @@ def swaps(budget: Tabular, delta: Tensor, g: Tensor, first: Tensor, count: int, 
 
 
 def _states(
-    budget: Tabular, v: Tensor, out: Tensor, score: Tensor, limits: Limits | None, g: Tensor
+    budget: Table, v: Tensor, out: Tensor, score: Tensor, limits: Limits | None, g: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gain over x of giving its group each column's category (−∞: not allowed), and whether it is clean."""
     groups, columns = budget.onehot(g), torch.arange(v.shape[1], device=v.device)
@@ -88,7 +117,7 @@ def _of_columns(owner: Tensor, per_group: Tensor) -> Tensor:
     return per_group[:, owner.clamp_min(0)]
 
 
-def _changed(budget: Tabular, here: Tensor, corner: Tensor, out: Tensor, column: Tensor, g: Tensor) -> Tensor:
+def _changed(budget: Table, here: Tensor, corner: Tensor, out: Tensor, column: Tensor, g: Tensor) -> Tensor:
     """Return [N, Q, d]: `here` with the feature of each column changed to its corner, or to that category."""
     owner = budget.onehot(g).owner
     group = owner[column]
@@ -102,7 +131,7 @@ def _changed(budget: Tabular, here: Tensor, corner: Tensor, out: Tensor, column:
     return new.scatter_add(2, column[:, :, None], one).scatter_add(2, clean[:, :, None], -one)
 
 
-def _repaired(budget: Tabular, delta: Tensor, v: Tensor, newest: Tensor | None) -> Tensor:
+def _repaired(budget: Table, delta: Tensor, v: Tensor, newest: Tensor | None) -> Tensor:
     """Return [R, d] with the changes of the smallest gain taken back until the counts allow it; never the newest."""
     groups = budget.onehot(delta)
     numbers = torch.where((delta != 0) & (groups.owner < 0), v * delta, -torch.inf)

@@ -18,13 +18,14 @@ from steepest.models.contract import Evaluation
 @final
 @dataclass(frozen=True, slots=True)
 class GreedySwaps:
-    """Ask at the best point for the gradient, then about the extreme point and about `swaps` points one feature away.
+    """Ask at the best point for the gradient, then about other points: the extreme one, a step, and single changes.
 
-    The best of them that is better than the point takes its place. The swaps are those with the largest first-order
-    gain; where none was better, the next ones in that order have their turn.
+    The step is one of the share 1/(2 + round) of the budget; the changes are `swaps` points one feature away.
+    The best of all takes the point's place if it is better. The changes are those with the largest first-order gain;
+    where nothing was better, the next ones in that order have their turn.
 
     Args:
-        rounds: of one gradient and 1 + `swaps` values each.
+        rounds: of one gradient and 2 + `swaps` values each.
         swaps: how many single changes are tried in a round.
     """
 
@@ -53,9 +54,10 @@ class GreedySwaps:
         if number % 2 == 0:
             assert found.gradient is not None
             jump = problem.region.extreme(found.gradient)
+            step = problem.region.ascend(found.point, found.gradient, 1 / (2 + number // 2))
             near = problem.region.swaps(found.point, found.gradient, state["tried"], self.swaps)
             value = found.value.double().nan_to_num(-torch.inf)
-            return torch.cat([jump[:, None], near], 1), {**state, "point": found.point, "value": value}
+            return torch.cat([jump[:, None], step[:, None], near], 1), {**state, "point": found.point, "value": value}
         value, place = found.value.double().nan_to_num(-torch.inf).max(1)
         better = value > state["value"]
         row = torch.arange(len(value), device=value.device)
@@ -67,7 +69,7 @@ class GreedySwaps:
 @recipe(
     "greedy-swap",
     needs="gradient",
-    cost="rounds × ((2 + swaps) × F + B)",
+    cost="rounds × ((3 + swaps) × F + B)",
     source="after Ebrahimi et al. 2018 (HotFlip), greedy in place of beam search",
 )
 def greedy_swap(rounds: int = 10, swaps: int = 16) -> Recipe:
