@@ -32,11 +32,20 @@ if TYPE_CHECKING:
     from steepest.basis.errors import SteepestError as SteepestError
     from steepest.basis.errors import UsageError as UsageError
     from steepest.basis.version import VERSION as __version__  # noqa: F401 — a lazy name, listed in _HOMES
+    from steepest.budgets.ellipsoid import Ellipsoid as Ellipsoid
+    from steepest.budgets.intersection import Intersection as Intersection
+    from steepest.budgets.l0 import L0 as L0
     from steepest.budgets.l1 import L1 as L1
     from steepest.budgets.l2 import L2 as L2
     from steepest.budgets.linf import Linf as Linf
     from steepest.budgets.masked import Masked as Masked
+    from steepest.budgets.pixel_l2 import PixelL2 as PixelL2
+    from steepest.budgets.pixel_sum import PixelSum as PixelSum
     from steepest.budgets.region import Region as Region
+    from steepest.budgets.relations import relations as relations
+    from steepest.budgets.subspace import Subspace as Subspace
+    from steepest.budgets.subspace import low_frequency as low_frequency
+    from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
     from steepest.models.loading import load as load
     from steepest.models.model import Model as Model
@@ -61,11 +70,20 @@ _HOMES = {
     "ModelError": "basis.errors",
     "SteepestError": "basis.errors",
     "UsageError": "basis.errors",
+    "Ellipsoid": "budgets.ellipsoid",
+    "Intersection": "budgets.intersection",
+    "L0": "budgets.l0",
     "L1": "budgets.l1",
     "L2": "budgets.l2",
     "Linf": "budgets.linf",
     "Masked": "budgets.masked",
+    "PixelL2": "budgets.pixel_l2",
+    "PixelSum": "budgets.pixel_sum",
     "Region": "budgets.region",
+    "Subspace": "budgets.subspace",
+    "Tabular": "budgets.tabular",
+    "low_frequency": "budgets.subspace",
+    "relations": "budgets.relations",
     "Weighted": "budgets.weighted",
     "load": "models.loading",
     "Model": "models.model",

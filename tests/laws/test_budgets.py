@@ -25,6 +25,11 @@ def case(name: str, shape: tuple[int, ...], seed: int, count: int = 7, eps: floa
     return budget, (low, high), g
 
 
+def loss(budget) -> float:
+    """The share of ε, in gain or distance, that an answer which is iterated may lack; 0 where there is a closed form."""
+    return getattr(budget, "accuracy", 0.0)
+
+
 def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).flatten(1).sum(1)
 
@@ -47,7 +52,7 @@ def test_extreme_is_feasible_and_beats_every_sample(name, shape, seed, cut):
     for step in range(20):
         other = budget.sample(g, Stream.of(seed, torch.arange(7)), step, limits)
         assert (budget.gauge(other) <= 1 + 1e-12).all()
-        assert (dot(g, other) <= dot(g, best) + 1e-12).all()
+        assert (dot(g, other) <= dot(g, best) + 1e-12 + loss(budget)).all()
         if cut:
             assert ((other >= limits[0]) & (other <= limits[1])).all()
             assert ((best >= limits[0]) & (best <= limits[1])).all()
@@ -63,22 +68,33 @@ def test_projection_is_idempotent_fixes_inside_points_and_is_variationally_exact
         p = budget.project(v, limits)
         assert (budget.gauge(p) <= 1 + 1e-12).all()
         assert torch.allclose(budget.project(p, limits), p, atol=1e-10)
+        assert (nearer(budget, v, p, stream, limits) >= -1e-9 - loss(budget)).all()
+        if not budget.convex:
+            continue
         for step in range(10):
             q = budget.sample(g, stream, step, limits)
             # ⟨v − P(v), q − P(v)⟩ ≤ 0 for all q characterises the Euclidean projection on a convex set.
-            assert (dot(v - p, q - p) <= 1e-9).all()
+            assert (dot(v - p, q - p) <= 1e-9 + loss(budget) * (1 + scale)).all()
             assert torch.allclose(budget.project(q, limits), q, atol=1e-10)
         corner = budget.extreme(v - p, limits)
-        assert (dot(v - p, corner - p) <= 1e-8 * (1 + scale)).all()
+        assert (dot(v - p, corner - p) <= (1e-8 + loss(budget)) * (1 + scale)).all()
+
+
+def nearer(budget, v, p, stream, limits) -> torch.Tensor:
+    """By how much the nearest of a few samples is farther from v than p; a projection leaves nothing nearer."""
+    others = torch.stack([budget.sample(v, stream, step, limits) for step in range(10)])
+    return (others - v).flatten(2).norm(dim=2).amin(0) - (p - v).flatten(1).norm(dim=1)
 
 
 @settings
 def test_projection_never_moves_points_apart(name, shape, seed, cut):
     budget, limits, g = case(name, shape, seed)
+    if not budget.convex:
+        return
     limits = limits if cut else None
     other = torch.randn_like(g)
     apart = (budget.project(g, limits) - budget.project(other, limits)).flatten(1).norm(dim=1)
-    assert (apart <= (g - other).flatten(1).norm(dim=1) + 1e-9).all()
+    assert (apart <= (g - other).flatten(1).norm(dim=1) + 1e-9 + loss(budget)).all()
 
 
 @settings
@@ -87,7 +103,11 @@ def test_gauge_is_a_gauge(name, shape, seed, cut):
     half = budget.scaled(0.5).gauge(g)
     assert torch.allclose(half, 2 * budget.gauge(g))
     inside = budget.project(g)
-    assert torch.allclose(budget.gauge(inside * 0.3), 0.3 * budget.gauge(inside), atol=1e-12)
+    if budget.convex:
+        assert torch.allclose(budget.gauge(inside * 0.3), 0.3 * budget.gauge(inside), atol=1e-12)
+    if budget.monotone:
+        share = torch.rand(g.shape, dtype=g.dtype)
+        assert (budget.gauge(inside * share) <= budget.gauge(inside) + 1e-12).all()
     assert (budget.gauge(torch.zeros_like(g)) == 0).all()
     low, high = budget.hull(g)
     assert ((inside >= low - 1e-12) & (inside <= high + 1e-12)).all()
@@ -102,11 +122,14 @@ def test_rows_are_independent_and_dtype_is_kept(name, count, dtype):
     for answer in (budget.extreme(g, limits), budget.project(g, limits), budget.ascend(g, limits)):
         assert answer.dtype == dtype
         assert answer.shape == g.shape
+    best, nearest = budget.extreme(g, limits), budget.project(g, limits)
     for row in range(count):
         index = torch.tensor([row])
         alone, cut = budget.rows(index), (limits[0][index], limits[1][index])
-        assert torch.equal(alone.extreme(g[index], cut)[0], budget.extreme(g, limits)[row])
-        assert torch.equal(alone.project(g[index], cut)[0], budget.project(g, limits)[row])
+        for one, all_of_them in ((alone.extreme(g[index], cut), best), (alone.project(g[index], cut), nearest)):
+            # Matrix products differ by batch size in their last bits.
+            close = torch.allclose(one[0], all_of_them[row], rtol=1e-6 if dtype == torch.float32 else 1e-9, atol=1e-9)
+            assert torch.equal(one[0], all_of_them[row]) or (loss(budget) > 0 and close)
         stream = Stream.of(5, torch.arange(count))
         drawn = budget.sample(g, stream, 2, limits)[row]
         # A norm summed over another batch shape may differ in its last bit.
@@ -133,6 +156,7 @@ def test_scaling_per_example():
     factor = torch.tensor([0.0, 1.0, 2.0])
     for budget in budgets((4,), 0.4).values():
         fitted = budget.fitted((3, 4))
-        many, one = fitted.scaled(factor).support(g), fitted.support(g)
-        assert torch.allclose(many, factor.double() * one)
+        if budget.convex:
+            many, one = fitted.scaled(factor).support(g), fitted.support(g)
+            assert torch.allclose(many, factor.double() * one, rtol=1e-5 + loss(budget))
         assert torch.equal(fitted.scaled(0.0).extreme(g), torch.zeros_like(g))

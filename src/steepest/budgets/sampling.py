@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 
 from steepest.basis.streams import Stream
+from steepest.basis.tensors import expand, flat
 from steepest.budgets.contract import Limits
+from steepest.budgets.splitting import shrunk
+
+_REDRAWS = 8
+"""How often a draw outside the limits is drawn again; in many dimensions none of them would do."""
 
 Exchange = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(a, b, u) → new (a, b), each [N, pairs], u uniform: symmetric under reversal, keeps what the pair holds."""
@@ -78,3 +83,29 @@ def split(a: Tensor, b: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
         total * share * torch.where(signs % 2 == 0, 1.0, -1.0),
         total * (1 - share) * torch.where(signs < 2, 1.0, -1.0),
     )
+
+
+def accepted(draw: Callable[[int], Tensor], gauge: Callable[[Tensor], Tensor], limits: Limits | None) -> Tensor:
+    """Return the first of a few draws that obeys limits and gauge; else the first, clipped and scaled back inside.
+
+    Args:
+        draw: number of the attempt → uniform points of a set, [N, *features].
+        gauge: of the convex set wanted.
+    """
+    first = draw(0)
+    chosen, kept = first, _obeys(first, gauge, limits)
+    for attempt in range(1, _REDRAWS):
+        if bool(kept.all()):
+            return chosen
+        again = draw(attempt)
+        fits = _obeys(again, gauge, limits) & ~kept
+        chosen, kept = torch.where(expand(fits, again), again, chosen), kept | fits
+    clipped = first if limits is None else torch.clamp(first, *limits)
+    return torch.where(expand(kept, chosen), chosen, shrunk(clipped, gauge(clipped)))
+
+
+def _obeys(point: Tensor, gauge: Callable[[Tensor], Tensor], limits: Limits | None) -> Tensor:
+    fits = gauge(point) <= 1
+    if limits is None:
+        return fits
+    return fits & flat((point >= limits[0]) & (point <= limits[1])).all(1)
