@@ -17,7 +17,9 @@ from steepest.budgets.linf import Linf
 from steepest.budgets.masked import Masked
 from steepest.budgets.pixel_l2 import PixelL2
 from steepest.budgets.pixel_sum import PixelSum
+from steepest.budgets.relations import relations
 from steepest.budgets.subspace import Subspace, low_frequency
+from steepest.budgets.tabular import Tabular
 from steepest.budgets.weighted import Weighted
 
 
@@ -46,6 +48,8 @@ def budgets(shape: tuple[int, ...], eps: float) -> dict[str, Budget]:
         "ellipsoid": Ellipsoid(eps, metric(size)),
         "subspace": Subspace(L2(eps), directions(shape)),
         "low frequency": low_frequency(Linf(eps), 1),
+        "relations": relations(L2(eps), total(shape)),
+        "stepped": Tabular(eps, up=weights + 0.5, step=eps * 0.4 * mask),
         "intersection": Intersection(L2(eps), Linf(eps / 2), L1(1.5 * eps)),
     }
 
@@ -61,6 +65,13 @@ def directions(shape: tuple[int, ...]) -> torch.Tensor:
     size = int(np.prod(shape))
     waves = torch.arange(1, size // 2 + 2)[:, None] * torch.arange(1, size + 1)
     return torch.cos(waves.double()).reshape(-1, *shape)
+
+
+def total(shape: tuple[int, ...]) -> torch.Tensor:
+    """The relation that the first value is the sum of the others."""
+    row = -torch.ones(int(np.prod(shape)), dtype=torch.float64)
+    row[0] = 1
+    return row.reshape(1, *shape)
 
 
 NAMES = list(budgets((2,), 1.0))

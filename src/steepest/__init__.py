@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from steepest.budgets.pixel_l2 import PixelL2 as PixelL2
     from steepest.budgets.pixel_sum import PixelSum as PixelSum
     from steepest.budgets.region import Region as Region
+    from steepest.budgets.relations import relations as relations
     from steepest.budgets.subspace import Subspace as Subspace
     from steepest.budgets.subspace import low_frequency as low_frequency
+    from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
     from steepest.models.ensemble import ensemble as ensemble
     from steepest.models.estimated import estimated as estimated
@@ -88,7 +90,9 @@ _HOMES = {
     "PixelSum": "budgets.pixel_sum",
     "Region": "budgets.region",
     "Subspace": "budgets.subspace",
+    "Tabular": "budgets.tabular",
     "low_frequency": "budgets.subspace",
+    "relations": "budgets.relations",
     "Weighted": "budgets.weighted",
     "estimated": "models.estimated",
     "load": "models.loading",

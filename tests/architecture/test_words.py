@@ -10,7 +10,7 @@ import pytest
 
 from tests.architecture.tree import Function, Module, definitions, example, modules, protocol, report
 
-BUDGETS = {"Linf", "L0", "L1", "L2", "Weighted", "Masked", "Ellipsoid", "Subspace", "Intersection", "Group"}
+BUDGETS = {"Linf", "L0", "L1", "L2", "Weighted", "Masked", "Ellipsoid", "Subspace", "Intersection", "Group", "Tabular"}
 NORMS = {"linf", "l_inf", "l-inf", "l0", "l1", "l2", "l_0", "l_1", "l_2", "weighted", "masked"}
 GRADIENTS = {"torch.autograd", "torch.func"}
 HANDLE = "steepest.models.model"

@@ -75,7 +75,7 @@ class Stream:
         coordinate = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
         offset = step.to(keys) * _MIX_1 if isinstance(step, Tensor) else _wrap(step * _MIX_1)
         bits = _mix(_mix(keys + offset)[:, None] + coordinate)
-        return _shift(bits, 11).double().mul_(2.0**-53).reshape(-1, *shape)
+        return _shift(bits, 11).double().mul_(2.0**-53).reshape(keys.shape[0], *shape)
 
     def normal(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return independent standard normal numbers in float64 of shape [N, *shape] (Box & Muller 1958)."""

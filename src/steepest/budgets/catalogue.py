@@ -19,6 +19,7 @@ from steepest.budgets.masked import Masked
 from steepest.budgets.pixel_l2 import PixelL2
 from steepest.budgets.pixel_sum import PixelSum
 from steepest.budgets.subspace import Subspace
+from steepest.budgets.tabular import Tabular
 from steepest.budgets.weighted import Weighted
 from steepest.budgets.whole import Whole
 
@@ -55,6 +56,14 @@ BUDGETS.add(
     },
 )(Masked)
 BUDGETS.add(
+    "tabular",
+    {
+        "text": "in Python: st.Tabular(0.1, step=..., groups=...)",
+        "unit": "change over the column's weight, or share of the changes allowed",
+        "source": "Ebrahimi et al. 2018 for the categories",
+    },
+)(Tabular)
+BUDGETS.add(
     "ellipsoid",
     {
         "text": "in Python: st.Ellipsoid(0.5, M)",
@@ -65,7 +74,7 @@ BUDGETS.add(
 BUDGETS.add(
     "subspace",
     {
-        "text": "in Python: st.Subspace(st.L2(0.5), basis), st.low_frequency(st.L2(0.5), cutoff=8)",
+        "text": "in Python: st.Subspace(st.L2(0.5), B), st.low_frequency(st.L2(0.5), 8), st.relations(st.L2(0.5), A)",
         "unit": "that of the inner budget",
         "source": "Guo, Frank & Weinberger 2019",
     },
@@ -101,6 +110,7 @@ _KINDS: dict[type, str] = {
     Ellipsoid: "ellipsoid",
     Subspace: "subspace",
     Intersection: "intersection",
+    Tabular: "tabular",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -82,6 +82,26 @@ def is_sparse(budget: Budget) -> bool:
     Searches that step and project then choose themselves how many coordinates one step moves.
     """
     return bool(getattr(budget, "sparse", False))
+
+
+@runtime_checkable
+class Discrete(Protocol):
+    """What a budget of whole changes adds: moves that rounding to the nearest allowed point cannot undo.
+
+    `limits` are those of x here, not of the point, since the changes are counted from x.
+    """
+
+    def advance(self, delta: Tensor, g: Tensor, size: Tensor | float, limits: Limits | None = None) -> Tensor:
+        """Return the point of B that a step of the share `size` (a number or [N]) of the budget reaches along g.
+
+        It starts at `delta`, a point of B, and makes at least one whole change where one gains to first order.
+        """
+
+    def swaps(self, delta: Tensor, g: Tensor, first: Tensor, count: int, limits: Limits | None = None) -> Tensor:
+        """Return [N, count, *features]: points of B with one feature of `delta` changed, the largest gain ⟨g, ·⟩ first.
+
+        `first` [N] of them are passed over; where there are fewer, they begin again.
+        """
 
 
 class Settling(Budget, Protocol):

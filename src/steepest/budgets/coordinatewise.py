@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.streams import Stream
-from steepest.basis.tensors import inner
+from steepest.basis.tensors import flat, inner
 from steepest.budgets.contract import Limits
 
 
@@ -37,3 +37,14 @@ def sample(interval: Limits, like: Tensor, stream: Stream, step: int) -> Tensor:
     """Return a uniform point of the product; the product of uniform draws is the uniform law."""
     low, high = interval
     return low + (high - low) * stream.uniform(step, tuple(like.shape[1:]))
+
+
+def swaps(interval: Limits, delta: Tensor, g: Tensor, first: Tensor, count: int) -> Tensor:
+    """Return [N, count, *features]: `delta` with one coordinate at its end, the largest gains first; see `Discrete`."""
+    here, v = flat(delta), flat(g)
+    corner = flat(extreme(interval, g).expand_as(delta))
+    gain = torch.where(corner == here, -torch.inf, v * (corner - here))
+    turn = (first[:, None] + torch.arange(count, device=g.device)) % max(1, here.shape[1])
+    column = gain.argsort(dim=1, descending=True, stable=True).gather(1, turn)
+    moved = here[:, None].repeat(1, count, 1).scatter_(2, column[:, :, None], corner.gather(1, column)[:, :, None])
+    return moved.reshape(len(here), count, *delta.shape[1:])

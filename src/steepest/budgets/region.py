@@ -13,7 +13,7 @@ from steepest.basis.rounding import inside, towards, ulp
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
 from steepest.budgets import coordinatewise, rounding
-from steepest.budgets.contract import Budget, Limits
+from steepest.budgets.contract import Budget, Discrete, Limits
 
 _INWARD = 1 - 2.0**-40
 """Balls are solved for this share of ε, so that the roundings of a float64 sum cannot carry a point outside."""
@@ -123,6 +123,8 @@ class Region:
 
     def ascend(self, point: Tensor, g: Tensor, size: Tensor | float) -> Tensor:
         """Return the projection of point + size · (a step of gauge 1 along g); `size` may be one per example [N]."""
+        if isinstance(self._ball, Discrete) and not self.budget.separable:
+            return self._point(self._ball.advance(self._delta(point), g.double(), size, self.limits()))
         room = None
         if not self.budget.separable:
             lower, upper = self.box.bounds(self.x)
@@ -130,6 +132,23 @@ class Region:
         move = self.budget.ascend(g, room)
         scale = expand(size.to(move.dtype), move) if isinstance(size, Tensor) else size
         return self.project(move.mul_(scale).add_(point))
+
+    def swaps(self, point: Tensor, g: Tensor, first: Tensor, count: int) -> Tensor:
+        """Return [N, count, *features]: `point` with one feature changed, those with the largest gain ⟨g, ·⟩ first.
+
+        A feature is what the budget says it is (`Discrete.swaps`); otherwise a coordinate, which goes to the end of
+        its interval before all of it is projected. `first` [N] of them are passed over.
+        """
+        here, wide = (
+            self._delta(point),
+            self.rows(torch.arange(len(point), device=point.device).repeat_interleave(count)),
+        )
+        if isinstance(self._ball, Discrete):
+            moved = self._ball.swaps(here, g.double(), first, count, self.limits())
+            return wide._point(moved.flatten(0, 1)).reshape(moved.shape)
+        reach = coordinatewise.cut(self.budget.hull(self.x), self.limits())
+        moved = coordinatewise.swaps(reach, here, g.double(), first, count)
+        return wide._point(wide._ball.project(moved.flatten(0, 1), wide.limits())).reshape(moved.shape)
 
     def sample(self, stream: Stream, step: int) -> Tensor:
         """Return one point per example, uniform over the set (for cut balls: see `budgets/sampling.py`)."""
@@ -186,6 +205,9 @@ class Region:
             return size(part.budget, its_point.double() - part.x.double())
 
         return self._blockwise(of, point)
+
+    def _delta(self, point: Tensor) -> Tensor:
+        return point.double() - self.x.double()
 
     def _point(self, delta: Tensor) -> Tensor:
         point = _clamped(rounding.settled(self._ball, self.x, delta), *self._walls)
