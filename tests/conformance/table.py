@@ -22,6 +22,7 @@ class Row:
         crossing: a call that walks in small L∞ steps, and must return a success that it crossed; "" for none.
         effort: lists of calls in rising order of effort: successes are kept and values never fall.
         beyond: it is exempt, by name, from the laws that points stay in the budget and that rows are independent.
+        looks_first: its first question is a forward alone, e.g. to rank the classes at x.
         blind: on a flat model it says so (ZERO_GRADIENT); only attacks that follow gradients can.
     """
 
@@ -34,6 +35,7 @@ class Row:
     crossing: str = ""
     effort: tuple[tuple[str, ...], ...] = ()
     beyond: bool = False
+    looks_first: bool = False
     blind: bool = True
 
 
@@ -71,6 +73,24 @@ ROWS: dict[str, Row] = {
         effort=(tuple(f"noise(points={n})" for n in (1, 2, 3, 6)),),
         blind=False,
     ),
+    "deepfool": Row(
+        call="deepfool(steps=4)",
+        golden=(("deepfool(steps=5)", 7, 50), ("deepfool(steps=3, classes=4)", 5, 12)),
+        looks_first=True,
+    ),
+    "fab": Row(
+        call="fab(steps=4, restarts=2)",
+        golden=(
+            ("fab(steps=5)", 14, 50),
+            ("fab(targets=9)", 1 + 9 * 203, 900),
+            ("fab(steps=4, targets=2, restarts=2, closing=0)", 1 + 4 * 9, 16),
+        ),
+        # Further restarts draw points, but the smallest success is seldom theirs: see test_smallest.
+        looks_first=True,
+        effort=(tuple(f"fab(steps=4, restarts={n})" for n in (1, 2, 3)),),
+    ),
+    "ddn": Row(call="ddn(steps=4)", golden=(("ddn", 101, 100),), budget="l2"),
+    "fmn": Row(call="fmn(steps=4)", golden=(("fmn", 101, 100),)),
 }
 """One row per attack, in any order; a catalogued attack without a row fails `test_every_attack_has_its_row`."""
 
