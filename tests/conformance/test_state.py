@@ -182,7 +182,7 @@ def test_a_model_that_writes_into_its_input_cannot_spoil_the_data_unnoticed(name
     # Where a gradient is asked for, autograd itself objects first.
     with pytest.raises((ModelError, RuntimeError), match=r"in.place"):
         some.attack(CALLS[name])
-    if name in GRADIENT:
+    if name in GRADIENT and not ROWS[name].looks_first:
         assert torch.equal(x, kept)
 
 

@@ -23,7 +23,7 @@ def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
     """Let `search` ask `search.steps` questions and judge its last point too; return the best points.
 
     Examples whose goal is reached leave the batch at once if the problem says so; where the smallest success is
-    wanted they leave when nothing smaller can exist.
+    wanted they leave when nothing smaller can exist, or at a success of a search that says `ends_at_success`.
     """
     total = best = Best.none_yet(problem.region.x)
     live = torch.arange(start.shape[0], device=start.device)
@@ -36,6 +36,8 @@ def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
         if last:
             break
         done = _finished(problem, best)
+        if getattr(search, "ends_at_success", False):
+            done = done | found.won
         if bool(done.any()):
             total.take(live[done], best.rows(done))
             stay = (~done).nonzero().squeeze(1)

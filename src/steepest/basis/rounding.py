@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
 _BITS = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
@@ -26,6 +28,9 @@ def towards(x: Tensor, delta: Tensor) -> Tensor:
     """
     wide = x.double()
     point = (wide + delta).to(x.dtype)
+    if x.dtype == torch.float16:
+        # Beyond its range lies ∞, which the blend below would turn into NaN.
+        point.clamp_(-_LARGEST_HALF, _LARGEST_HALF)
     over = (point.double() - wide).abs_() > delta.abs()
     # A blend by exactly 0 or 1 is exact, and faster than picking out the few coordinates that went too far.
     return torch.lerp(point, _step(point, x), over.to(x.dtype))

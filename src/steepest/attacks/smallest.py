@@ -1,0 +1,107 @@
+"""What searches for the smallest perturbation share: decision boundaries as planes, and the margin as an ascent."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from steepest.attacks.contract import Problem
+from steepest.attacks.recipe import likeliest_wrong
+from steepest.basis.errors import UsageError
+from steepest.basis.tensors import expand
+from steepest.budgets.contract import Limits
+from steepest.budgets.reach import slope
+from steepest.budgets.region import Region
+from steepest.models.contract import Evaluation, Objective
+from steepest.models.objectives import Margin, Targeted
+
+
+def limits_at(region: Region, point: Tensor) -> Limits:
+    """Return how far the box lets each coordinate go from `point`, float64."""
+    lower, upper = region.box.bounds(region.x)
+    wide = point.double()
+    return (lower - wide).clamp_max(0), (upper - wide).clamp_min(0)
+
+
+def put(region: Region, wide: Tensor) -> Tensor:
+    """Return the float64 position `wide` in the precision of x, inside the box, with frozen coordinates at x."""
+    return region.loose().project(wide.to(region.x.dtype))
+
+
+def farthest(region: Region) -> Tensor:
+    """Return the corner of the box that is farthest from x, as far as the budget lets coordinates move at all."""
+    lower, upper = region.loose().bounds
+    return torch.where(upper - region.x > region.x - lower, upper, lower)
+
+
+def margin_of(objective: Objective) -> Objective:
+    """Return the margin that an objective speaks of: to the target where it has one, else away from y."""
+    if isinstance(objective, Targeted):
+        assert objective.target is not None
+        return Targeted("margin", objective.target)
+    return Margin()
+
+
+def own_and_rivals(outputs: Tensor, y: Tensor, count: int) -> Tensor:
+    """Return int64 [N, R]: y, then the likeliest other classes, R = min(count, K) in all."""
+    return torch.cat([y.long()[:, None], likeliest_wrong(outputs, y.long())], 1)[:, :count]
+
+
+def nearest_plane(problem: Problem, found: Evaluation, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (f [N], w [N, *features]) of the rival whose linearised boundary is nearest: f = z_k − z_y, w = ∇f.
+
+    Distances are |f| over the dual norm of what the box lets move at the point.
+    """
+    assert found.jacobian is not None
+    scores = found.outputs.double().gather(1, classes)
+    ahead = scores[:, 1:] - scores[:, :1]
+    ahead = torch.where(found.finite[:, None], ahead, 0.0)
+    slopes = found.jacobian.double()
+    between = slopes[:, 1:] - slopes[:, :1]
+    limits, budget = limits_at(problem.region, found.point), problem.region.budget
+    steep = torch.stack([slope(budget, w, limits) for w in between.unbind(1)], 1)
+    far = torch.where(steep > 0, ahead.abs() / steep, torch.inf)
+    first = far.argmin(1)
+    rows = torch.arange(len(first), device=first.device)
+    return ahead[rows, first], between[rows, first]
+
+
+def normalised(region: Region, gradient: Tensor) -> Tensor:
+    """Return the part of a gradient that can move, divided by its Euclidean length, float64; 0 stays 0."""
+    free = torch.where(region.movable(), gradient.double(), 0.0)
+    size = free.flatten(1).abs().amax(1) if free.ndim > 1 else free.abs()
+    free = free / expand(torch.where(size > 0, size, 1.0), free)
+    length = free.reshape(len(free), -1).square().sum(1).sqrt() if free.numel() else size
+    return free / expand(torch.where(length > 0, length, 1.0), free)
+
+
+def cosine(first: float, last: float, number: int, steps: int) -> float:
+    """Return the value at question `number` of `steps` on half a cosine from `first` to `last`.
+
+    >>> cosine(1.0, 0.0, 0, 10), round(cosine(1.0, 0.0, 5, 10), 6), cosine(1.0, 0.0, 10, 10)
+    (1.0, 0.5, 0.0)
+    """
+    return last + (first - last) * (1 + math.cos(math.pi * number / steps)) / 2
+
+
+def whole(attack: str, name: str, given: object, least: int) -> None:
+    """Refuse what is no whole number of at least `least`.
+
+    Raises:
+        UsageError: names the attack, the parameter, its value and what is allowed.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or given < least:
+        raise UsageError(f"{attack}: {name}={given!r} is not allowed; give a whole number of at least {least}.")
+
+
+def between(attack: str, name: str, given: float, low: float, high: float) -> None:
+    """Refuse a number outside [low, high], or NaN.
+
+    Raises:
+        UsageError: names the attack, the parameter, its value and what is allowed.
+    """
+    if not low <= given <= high or math.isinf(given):
+        allowed = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+        raise UsageError(f"{attack}: {name}={given!r} is not allowed; give a finite number {allowed}.")
