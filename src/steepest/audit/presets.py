@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from steepest.attacks.contract import Attack
+from steepest.attacks.fitting import serves
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import UsageError, unknown
 
@@ -50,6 +51,9 @@ PRESETS = {
 }
 
 
+_EXAMPLES = {"scores": "noise(points=100), square(queries=1000)", "labels": "noise(points=100)"}
+
+
 def preset_of(name: str) -> Preset:
     """Return the preset called `name`.
 
@@ -76,6 +80,28 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     for call in calls:
         ATTACKS.build(call)
     return calls
+
+
+def require_answers(attacks: tuple[str, ...], gives: str, preset: str) -> None:
+    """Refuse stages that need more than the model answers: left out silently, their absence would look like robustness.
+
+    Args:
+        gives: "gradient", "scores" or "labels".
+        preset: where the stages come from; "" if the user named them.
+
+    Raises:
+        UsageError: names them, the attacks that the model can answer, and what to write.
+    """
+    beyond = [call for call in attacks if not serves(ATTACKS.build(call).needs, gives)]
+    if not beyond:
+        return
+    able = [entry.name for entry in ATTACKS if serves(entry.facts["needs"], gives)]
+    where = f"the preset {preset!r} contains" if preset else "the attacks contain"
+    lent = ", or lend the model an estimated gradient: st.estimated(model)" if gives == "scores" else ""
+    raise UsageError(
+        f"{where} {', '.join(beyond)}, which the model cannot answer: it gives {gives} only. Name attacks that it can "
+        f"answer ({', '.join(able)}), e.g. attacks={_EXAMPLES[gives]!r}{lent}."
+    )
 
 
 def stages_of(attacks: tuple[str, ...]) -> tuple[tuple[str, Attack], ...]:

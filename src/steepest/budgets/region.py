@@ -121,6 +121,10 @@ class Region:
             return torch.clamp(point, lower, upper)
         return self._point(self._ball.project(point.double() - self.x.double(), self.limits()))
 
+    def moved(self, delta: Tensor) -> Tensor:
+        """Return x + δ cut by the box, for float64 δ that lie in the budget: less work than a projection."""
+        return self._point(delta if self.budget.separable else delta * _INWARD)
+
     def ascend(self, point: Tensor, g: Tensor, size: Tensor | float) -> Tensor:
         """Return the projection of point + size · (a step of gauge 1 along g); `size` may be one per example [N]."""
         if isinstance(self._ball, Discrete) and not self.budget.separable:

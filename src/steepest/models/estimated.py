@@ -19,8 +19,11 @@ from steepest.models.model import Model
 
 _DRAWS = ("normal", "signs")
 _REACH = {"normal": 3.0, "signs": 1.0}
-_WIDTH = 512
-"""So many points are asked about at once."""
+_PAIRS = 256
+"""So many pairs of points are asked about at once, of all examples together."""
+
+_NUMBERS = {"cpu": 2**18}
+"""And so many numbers per side at most: on a processor they should stay in its cache."""
 _SALT = 0x5E
 
 
@@ -70,7 +73,7 @@ class Estimated:
         middle, scale = self._around(question)
         slopes, spent = _nothing(question), 0
         finite = base.finite
-        for numbers in self._chunks(question.point.shape[0]):
+        for numbers in self._chunks(question.point):
             u = self._drawn(question, numbers)
             rise, cost = _differences(ask, question, middle, u * scale[:, None], numbers[0])
             spent += cost * len(numbers)
@@ -99,8 +102,9 @@ class Estimated:
             middle, scale = torch.where(free, middle, point), torch.where(free, scale, 0)
         return middle, scale
 
-    def _chunks(self, count: int) -> Iterator[range]:
-        width = max(1, _WIDTH // (2 * count))
+    def _chunks(self, point: Tensor) -> Iterator[range]:
+        numbers = _NUMBERS.get(point.device.type, 2**24)
+        width = max(1, min(_PAIRS // point.shape[0], numbers // max(1, point.numel())))
         for first in range(0, self.samples, width):
             yield range(first, min(first + width, self.samples))
 

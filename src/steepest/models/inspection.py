@@ -43,8 +43,13 @@ def inspected(model: Model, x: Tensor) -> Model:
     if not bool(torch.isfinite(first).all()):
         rows = int((~torch.isfinite(first).all(1)).sum())
         notes.append(f"the outputs are not finite for {rows} of {len(x)} inputs asked")
-    probabilities = model.facts.outputs == "probabilities" or looks_like_probabilities(first)
-    if probabilities:
+    known = model.facts.answers == "labels"  # ones and zeros, which only look like certain probabilities
+    probabilities = model.facts.outputs == "probabilities" or (not known and looks_like_probabilities(first))
+    if known:
+        notes.append("the model answers labels only")
+    elif probabilities and model.facts.answers == "scores":
+        notes.append("the outputs are probabilities; attacks see their logarithm")
+    elif probabilities:
         notes.append(
             "the outputs are probabilities; their logarithm is attacked. A softmax that saturates hides gradients: "
             "prefer a model that ends in logits"
