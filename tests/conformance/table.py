@@ -71,6 +71,20 @@ ROWS: dict[str, Row] = {
         effort=(tuple(f"noise(points={n})" for n in (1, 2, 3, 6)),),
         blind=False,
     ),
+    "rays": Row(call="rays(queries=40)", golden=(("rays", 1000, 0), ("rays(queries=7)", 7, 0)), blind=False),
+    "hopskipjump": Row(
+        call="hopskipjump(queries=150, points=6, starts=12)",
+        golden=(("hopskipjump(queries=400, points=20, starts=30)", 389, 0),),
+        random=True,
+        blind=False,
+    ),
+    "boundary": Row(
+        call="boundary(queries=70, starts=12)",
+        golden=(("boundary(queries=200, starts=30)", 199, 0),),
+        budget="l2",
+        random=True,
+        blind=False,
+    ),
 }
 """One row per attack, in any order; a catalogued attack without a row fails `test_every_attack_has_its_row`."""
 

@@ -16,6 +16,8 @@ _BITS = {
     torch.bfloat16: torch.int16,
 }
 
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
 
 def towards(x: Tensor, delta: Tensor) -> Tensor:
     """Return x + δ in the precision of x, each coordinate rounded towards x: |result − x| ≤ |δ| in float64.
@@ -25,7 +27,11 @@ def towards(x: Tensor, delta: Tensor) -> Tensor:
     True
     """
     wide = x.double()
-    point = (wide + delta).to(x.dtype)
+    goal = wide + delta
+    if x.dtype == torch.float16:
+        # Beyond the largest number lies ∞, and a blend of ∞ by 0 is NaN.
+        goal = goal.clamp_(-_LARGEST_HALF, _LARGEST_HALF)
+    point = goal.to(x.dtype)
     over = (point.double() - wide).abs_() > delta.abs()
     # A blend by exactly 0 or 1 is exact, and faster than picking out the few coordinates that went too far.
     return torch.lerp(point, _step(point, x), over.to(x.dtype))
