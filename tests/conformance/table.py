@@ -120,6 +120,12 @@ ROWS: dict[str, Row] = {
         golden=(("frank-wolfe", 21, 20),),
         one_step="frank-wolfe(steps=1)",
     ),
+    "greedy-swap": Row(
+        call="greedy-swap(rounds=2, swaps=3)",
+        golden=(("greedy-swap", 190, 10), ("greedy-swap(rounds=2, swaps=3)", 12, 2)),
+        one_step="greedy-swap(rounds=1)",
+        effort=(tuple(f"greedy-swap(rounds={n}, swaps=3)" for n in (1, 2, 3, 5)),),
+    ),
     "hopskipjump": Row(
         call="hopskipjump(queries=150, points=6, starts=12)",
         golden=(("hopskipjump(queries=400, points=20, starts=30)", 389, 0),),

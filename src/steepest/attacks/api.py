@@ -126,8 +126,8 @@ def pose(
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         form = f"type {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"x is of {form}; give a float tensor [N, *features] in the box (images: x.float() / 255).")
-    budget = Whole() if budget is None else budget
-    if not hasattr(budget, "fitted"):
+    allowed: Budget = Whole() if budget is None else budget
+    if not hasattr(allowed, "fitted"):
         raise UsageError(f"budget={budget!r} is not a budget: give one such as st.Linf(8 / 255), st.L2(0.5).")
     wanted = handle.facts.input_shape
     if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
@@ -145,7 +145,7 @@ def pose(
         model=handle,
         objective=chosen,
         goal=goal or chosen.goal,
-        region=Region(budget, handle.box, x),
+        region=Region(allowed, handle.box, x),
         y=y,
         stream=Stream.of(seed, torch.arange(x.shape[0], device=x.device) if ids is None else ids.to(x.device)),
         drop_solved=drop_solved,

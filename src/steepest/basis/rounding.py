@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LARGEST_HALF = torch.finfo(torch.float16).max
-
 _BITS = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
 }
+
+_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def towards(x: Tensor, delta: Tensor) -> Tensor:

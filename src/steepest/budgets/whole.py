@@ -29,6 +29,7 @@ class Whole:
     epsilon: ClassVar[float] = math.inf
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
 
     def fitted(self, shape: tuple[int, ...]) -> Self:
         """See `Budget.fitted`."""

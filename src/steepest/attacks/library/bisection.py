@@ -46,7 +46,7 @@ class Bisection:
 
     def run(self, problem: Problem, seed: int = 0, *, judge_x: bool = False) -> AttackResult:
         """See `Attack.run`; x is always judged."""
-        require_fit(self.inner, problem, ATTACKS)
+        require_fit(self.inner, problem.region.budget, problem.model.facts.answers, ATTACKS)
         problem = replace(problem, prefer=Prefer.SMALLEST_GAUGE, drop_solved=True)
         best = Best.none_yet(problem.region.x)
         with problem.model.borrowed(seed), torch.no_grad():

@@ -61,7 +61,7 @@ class Universal:
         Raises:
             UsageError: the budget has a size of its own for each example.
         """
-        require_fit(self, problem, ATTACKS)
+        require_fit(self, problem.region.budget, problem.model.facts.answers, ATTACKS)
         x = problem.region.x
         shared = _shared(problem.region.budget)
         delta = torch.zeros_like(x[:1], dtype=torch.float64) if len(x) else x.new_zeros(1, *x.shape[1:]).double()
