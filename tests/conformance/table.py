@@ -60,6 +60,16 @@ ROWS: dict[str, Row] = {
         one_step="apgd(steps=1)",
         effort=(tuple(f"apgd(steps=4, restarts={n})" for n in (1, 2, 3)),),
     ),
+    "autoattack": Row(
+        call="autoattack(steps=2, queries=4)",
+        golden=(
+            # One question at x; per run steps gradients and steps + 1 forwards, of FAB twice as many forwards.
+            ("autoattack", 1 + 101 + 9 * 101 + 9 * 201 + 5001, 100 + 9 * 100 + 9 * 100),
+            ("autoattack(version='rand', steps=5)", 1 + 2 * 20 * 6, 2 * 20 * 5),
+        ),
+        looks_first=True,
+        solves="autoattack(steps=10, queries=50)",
+    ),
     "bim": Row(
         call="bim(steps=4)",
         solves="bim(steps=8)",

@@ -78,30 +78,38 @@ class Recipe:
             ContractError: the search left the region.
         """
         require_fit(self, problem.region.budget, problem.model.facts.answers, ATTACKS)
+        with problem.model.borrowed(seed), torch.no_grad():
+            best = self.explore(problem)
+            if judge_x and self.start is not at_x and problem.clean is None and not self.targets:
+                judge_clean(replace(problem, prefer=self.prefer), best)
+        gauge = require_feasible(problem, best.point, self.call or "the search")
+        return replace(result_of(problem, best, gauge, self.call, seed), notes=self.notes(problem, best))
+
+    def explore(self, problem: Problem) -> Best:
+        """Return the best points that all runs found, and their cost; for protocols that run several recipes."""
         x = problem.region.x
         best = Best.none_yet(x)
-        with problem.model.borrowed(seed), torch.no_grad():
-            model = problem.model if self.oracle is None else problem.model.asked_by(self.oracle)
-            problem = replace(problem, model=model, prefer=self.prefer)
-            if self.targets:
-                problem = _with_clean_answer(problem, best)
-            for run in range(self.restarts * max(1, self.targets)):
-                live = (~_settled(problem, best)).nonzero().squeeze(1)
-                if not live.numel():
-                    break
-                part = self._posed(problem if live.numel() == x.shape[0] else problem.rows(live), run)
-                if part is not None:
-                    found = run_search(part, self.search, self.start(part, run))
-                    known = best.rows(live)
-                    known.merge(problem.rows(live), found)
-                    best.take(live, known)
-            if judge_x and self.start is not at_x and problem.clean is None:
-                judge_clean(problem, best)
-        gauge = require_feasible(problem, best.point, self.call or "the search")
+        model = problem.model if self.oracle is None else problem.model.asked_by(self.oracle)
+        problem = replace(problem, model=model, prefer=self.prefer)
+        if self.targets:
+            problem = with_clean_answer(problem, best)
+        for run in range(self.restarts * max(1, self.targets)):
+            live = (~_settled(problem, best)).nonzero().squeeze(1)
+            if not live.numel():
+                break
+            part = self._posed(problem if live.numel() == x.shape[0] else problem.rows(live), run)
+            if part is not None:
+                found = run_search(part, self.search, self.start(part, run))
+                known = best.rows(live)
+                known.merge(problem.rows(live), found)
+                best.take(live, known)
+        return best
+
+    def notes(self, problem: Problem, best: Best) -> tuple[str, ...]:
+        """Return what a reader must know: which objective took the place of one that needs more classes."""
         chosen = problem.objective if self.objective is None else self.objective
         classes = 0 if best.outputs is None else best.outputs.shape[1]
-        notes = fallback_notes(chosen, classes, targeted=self.targets > 0)
-        return replace(result_of(problem, best, gauge, self.call, seed), notes=notes)
+        return fallback_notes(chosen, classes, targeted=self.targets > 0)
 
     def _posed(self, problem: Problem, run: int) -> Problem | None:
         """Return the problem of one run: its random numbers, its objective; None if there is no such target."""
@@ -129,7 +137,7 @@ def _settled(problem: Problem, best: Best) -> Tensor:
     return best.won if problem.drop_solved else torch.zeros_like(best.won)
 
 
-def _with_clean_answer(problem: Problem, best: Best) -> Problem:
+def with_clean_answer(problem: Problem, best: Best) -> Problem:
     """Return the problem with the model's answer at x; where it must be asked for, that is also judged."""
     if problem.clean is not None:
         return problem
