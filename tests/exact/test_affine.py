@@ -108,12 +108,17 @@ IDENTITIES = [
     ("mi-fgsm(steps=8, momentum=0)", "bim(steps=8, step=1/8)"),
     ("pgd(steps=1, step=2)", "fgsm"),
     ("pgd(steps=6, step=0.5)", "fgsm"),
+    ("apgd(steps=3)", "fgsm"),
+    ("frank-wolfe(steps=1)", "fgsm"),
+    ("frank-wolfe(steps=7)", "fgsm"),
 ]
 
 
 def holds(one: str, name: str, box: str) -> bool:
-    """Where the gradient step is the maximiser: not on a cut sphere; from anywhere only in symmetric intervals."""
-    return "linf" in name if one.startswith("pgd") else name != "l2" or box == "free"
+    """Where the gradient step is the maximiser: not on a cut sphere; from anywhere only in a product of intervals."""
+    if one.startswith("frank-wolfe"):
+        return True
+    return name != "l2" or (box == "free" and "pgd" not in one)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +137,41 @@ def test_identities_between_recipes(one, other, name, box):
     y, budget = torch.zeros(3, dtype=torch.int64), budgets((2, 3), 0.2)[name]
     first, second = (attack(text, Model(network, BOXES[box]), x, y, budget, drop_solved=False) for text in (one, other))
     assert torch.allclose(first.value, second.value, atol=1e-10)
-    if not one.startswith("pgd"):  # a random start also moves the feature that has no influence
+    if "pgd" not in one:  # a random start also moves the feature that has no influence
         assert torch.allclose(first.point, second.point, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_momentum_mi_fgsm_is_bim_on_curved_models_in_every_budget(name):
+    for kind in ("vector K=2", "series K=3", "image K=10"):
+        some = case(kind)
+        first = some.attack("mi-fgsm(steps=8, momentum=0)", name, drop_solved=False)
+        second = some.attack("bim(steps=8, step=1/8)", name, drop_solved=False)
+        assert torch.allclose(first.point, second.point, atol=1e-10)
+        assert torch.equal(first.won, second.won)
+
+
+@pytest.mark.parametrize("name", ["l2", "masked l2", "l1", "masked l1"])
+def test_one_full_step_in_a_free_ball_is_the_extreme_point(name):
+    """ε·g/‖g‖₂; of L1 the one coordinate with the largest |gᵢ|, since 1 % of six coordinates is one."""
+    network, x, w = affine(6, 9, (6,))
+    y, budget = torch.zeros(3, dtype=torch.int64), budgets((6,), 0.2)[name]
+    found = attack("bim(steps=1, step=1)", Model(network, None), x, y, budget, drop_solved=False, objective="margin")
+    region = Region(budget, Model(network, None).box, x)
+    assert torch.allclose(gain(network, x, found.point), region.support(w.expand_as(x)), rtol=1e-10)
+    assert torch.allclose(found.point, region.extreme(w.expand_as(x)), atol=1e-10)
+
+
+@pytest.mark.parametrize("text", ["bim(steps=120)", "pgd(steps=120, step=0.2, start='corner')"])
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("name", NAMES)
+def test_many_steps_reach_the_support_on_affine_models_in_every_budget(name, box, text):
+    """The projection inside the box is exact, so that the fixed points of step and projection are the maximisers."""
+    network, x, w = affine(6, 3, (6,))
+    y, budget = torch.zeros(3, dtype=torch.int64), budgets((6,), 0.5)[name]
+    found = attack(text, Model(network, BOXES[box]), x, y, budget, drop_solved=False, objective="margin")
+    best = Region(budget, Model(network, BOXES[box]).box, x).support(w.expand_as(x))
+    assert torch.allclose(gain(network, x, found.point), best, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("one", ["bim(steps=1, step=1)", "r-fgsm(noise=0)", "mi-fgsm(steps=1)"])

@@ -10,7 +10,14 @@ from steepest.budgets.linf import Linf
 from steepest.models.model import Model
 from tests.conformance.cases import case
 
-RECIPES = ["fgsm", "pgd(steps=5)"]
+RECIPES = [
+    "fgsm",
+    "pgd(steps=5)",
+    "apgd(steps=7)",
+    "apgd(steps=5, targets=3)",
+    "md(steps=6)",
+    "odi(steps=4, restarts=2)",
+]
 
 
 def won(some, recipe: str, objective: str, change) -> torch.Tensor:

@@ -86,8 +86,12 @@ class Weighted:
         return coordinatewise.project(coordinatewise.cut(self.hull(delta), limits), delta)
 
     def ascend(self, g: Tensor, limits: Limits | None = None) -> Tensor:
-        """Return the corner that g points to."""
-        return self.extreme(g)
+        """Return sign(g) times the wider side of each interval, so that a step can also come back from it.
+
+        A step of the side that g points to would stay where that side is closed, wherever the point is.
+        """
+        low, high = self.hull(g)
+        return g.sign() * torch.maximum(-low, high).to(g.dtype)
 
     def sample(self, like: Tensor, stream: Stream, step: int, limits: Limits | None = None) -> Tensor:
         """Return independent uniform coordinates: the uniform law, exactly."""
