@@ -36,7 +36,12 @@ WITHIN = {
 }
 """Between which multiples of the exact distance the radius lies on a linear model."""
 
-CUT = WITHIN | {"deepfool": (1.0, 1.02), "fab(steps=30)": (1.0, 1.005), "fab(steps=30, targets=9)": (1.0, 1.005)}
+CUT = WITHIN | {
+    "deepfool": (1.0, 1.02),
+    "fab(steps=30)": (1.0, 1.005),
+    "fab(steps=30, targets=9)": (1.0, 1.005),
+    "ddn": (1.0, 1.005),
+}
 """The same inside the box, which cuts overshoots, and where the way back to x leads aside from the shortest one."""
 
 FOLLOW_THE_LIKELIEST = ("fmn", "ddn")
@@ -73,7 +78,7 @@ def test_the_radius_on_a_linear_model_is_the_closed_form(name, kind, classes):
     low, high = WITHIN[name]
     assert (ratio >= low - 1e-9).all(), ratio
     if classes > 2 and name in FOLLOW_THE_LIKELIEST:
-        assert ratio.quantile(0.75) <= high + 1e-3, ratio
+        assert ratio.median() <= high, ratio
     else:
         assert (ratio <= high + 1e-9).all(), ratio
     assert result.won.all()
@@ -190,7 +195,7 @@ def test_the_radius_inside_the_box_is_the_root_of_the_support(name, kind):
 
 # What every one of them promises.
 
-ALL = ["deepfool", "fab(steps=12)", "fab(steps=6, targets=9)", "ddn(steps=80)", "fmn(steps=40)"]
+ALL = ["deepfool", "fab(steps=12)", "fab(steps=4, targets=3)", "ddn(steps=80)", "fmn(steps=40)"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -218,7 +223,7 @@ def test_what_is_wrong_at_x_has_radius_zero_and_costs_one_question(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_scale_and_shift_of_the_logits_change_no_radius(name):
-    some = case("image K=10", seed=2, count=6)
+    some = case("image K=10", seed=2, count=3)
     plain = some.attack(name, "l2").radius
     assert torch.isfinite(plain).all()
     for scale, shift in ((1e-3, 0.0), (1e4, 0.0), (1.0, 100.0)):
@@ -286,7 +291,7 @@ def test_fmn_reaches_a_target():
     weights, offsets, x, y = linear(4, 6)
     aim = (y + 1) % 4
     network = Model(lambda p: p @ weights.T + offsets, None)
-    result = attack("fmn(steps=300)", network, x, y, L2(50.0), objective=Targeted("margin", aim))
+    result = attack("fmn", network, x, y, L2(50.0), objective=Targeted("margin", aim))
     assert result.won.all()
     assert torch.equal(network.logits(result.point).argmax(1), aim)
 

@@ -43,8 +43,8 @@ class DecoupledSphere:
         """See `Search.step`."""
         assert found.gradient is not None
         region = problem.region
-        radius = state["radius"] * torch.where(found.won, 1 - self.gamma, 1 + self.gamma)
-        radius = radius.minimum(state["most"])
+        radius = state["radius"]
+        radius = torch.where(found.won, radius * (1 - self.gamma), radius * (1 + self.gamma)).minimum(state["most"])
         size = cosine(_FIRST, _LAST, number, self.steps)
         delta = found.point.double() - region.x.double() + size * normalised(region, found.gradient)
         length = flat(delta).square().sum(1).sqrt()

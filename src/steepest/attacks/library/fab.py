@@ -75,10 +75,9 @@ class AdaptiveBoundary:
             return self._proposed(problem, found, state, turn), state
         if self.closing and turn == 2 * self.rounds - 1:
             return _on_the_way(problem, state), state
-        back = torch.where(found.won, self.beta, 1.0)
         x = problem.region.x.double()
-        moved = expand(back, found.point) * (found.point.double() - x)
-        return torch.where(expand(found.won, found.point), put(problem.region, x + moved), found.point), state
+        back = put(problem.region, x + self.beta * (found.point.double() - x))
+        return torch.where(expand(found.won, found.point), back, found.point), state
 
     def _proposed(self, problem: Problem, found: Evaluation, state: State, turn: int) -> Tensor:
         """Return (1 − α)(x_t + η·d₁) + α(x + η·d₂): d₁, d₂ lead from x_t and from x to the linearised boundary."""
