@@ -27,7 +27,7 @@ def adam_step(gradient: Tensor, state: State, count: int, rate: float) -> tuple[
 
     >>> import torch
     >>> move, state = adam_step(torch.tensor([[4.0, 0.0]]), at_rest(torch.zeros(1, 2)), 0, 0.01)
-    >>> [round(each, 6) for each in move[0].tolist()]
+    >>> [round(each, 6) + 0 for each in move[0].tolist()]
     [-0.01, 0.0]
     """
     mean = state["mean"] * _MEAN + gradient * (1 - _MEAN)

@@ -72,7 +72,7 @@ def side_of(region: Region) -> Tensor:
     return torch.where(widest > 0, widest, 1.0).to(working(region.x))
 
 
-def require_counts(attack: str, **given: int) -> None:
+def require_counts(attack: str, given: dict[str, int]) -> None:
     """Refuse numbers of steps or searches that are no whole numbers of at least 1.
 
     Raises:
@@ -83,7 +83,7 @@ def require_counts(attack: str, **given: int) -> None:
             raise UsageError(f"{attack}: {name}={value!r} is not allowed; give a whole number of at least 1.")
 
 
-def require_positive(attack: str, **given: float) -> None:
+def require_positive(attack: str, given: dict[str, float]) -> None:
     """Refuse numbers that are not positive and finite.
 
     Raises:
@@ -94,7 +94,7 @@ def require_positive(attack: str, **given: float) -> None:
             raise UsageError(f"{attack}: {name}={value!r} is not allowed; give a positive finite number.")
 
 
-def require_not_negative(attack: str, **given: float) -> None:
+def require_not_negative(attack: str, given: dict[str, float]) -> None:
     """Refuse numbers that are negative or not finite.
 
     Raises:

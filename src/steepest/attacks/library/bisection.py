@@ -54,30 +54,28 @@ class Bisection:
             _judge(problem, best, problem.region.x.clone())
             problem = replace(problem, clean=best.outputs)
             share = torch.ones_like(best.gauge)
-            self._attempt(problem, best, (~best.won).nonzero().squeeze(1), share, seed, 0, self.inner)
+            self._attempt(problem, best, (~best.won).nonzero().squeeze(1), share, 0, self.inner)
             failed = torch.zeros_like(best.gauge)
             for number in range(1, self.rounds + 1):
                 rows = (best.won & (best.gauge > failed)).nonzero().squeeze(1)
                 if not rows.numel():
                     break
                 share = (failed + best.gauge.nan_to_num(posinf=1.0)) / 2
-                self._try_smaller(problem, best, rows, share, seed, number)
+                self._try_smaller(problem, best, rows, share, number)
                 failed = torch.where(best.won & (best.gauge > share), share, failed)
         gauge = require_feasible(problem, best.point, self.call or "the search")
         return result_of(problem, best, gauge, self.call, seed)
 
-    def _try_smaller(self, problem: Problem, best: Best, rows: Tensor, share: Tensor, seed: int, number: int) -> None:
+    def _try_smaller(self, problem: Problem, best: Best, rows: Tensor, share: Tensor, number: int) -> None:
         """Look for successes of gauge at most `share`: the best one projected, and where that fails the attack."""
         part, known = problem.rows(rows), best.rows(rows)
         near = part.region.scaled(share[rows]).project(known.point)
         _judge(part, known, near)
         best.take(rows, known)
         left = known.gauge > share[rows]
-        self._attempt(problem, best, rows[left], share, seed, number, _starting(self.inner, near[left]))
+        self._attempt(problem, best, rows[left], share, number, _starting(self.inner, near[left]))
 
-    def _attempt(
-        self, problem: Problem, best: Best, rows: Tensor, share: Tensor, seed: int, number: int, attack: Attack
-    ) -> None:
+    def _attempt(self, problem: Problem, best: Best, rows: Tensor, share: Tensor, number: int, attack: Attack) -> None:
         """Run the attack inside `share` of the budget, for the rows named."""
         if not rows.numel():
             return
@@ -86,7 +84,8 @@ class Bisection:
         stream = part.stream.split(number) if number else part.stream
         posed = replace(part, region=part.region.scaled(share[rows]), stream=stream)
         known = best.rows(rows)
-        known.merge(part, _as_best(part, attack.run(posed, seed)))
+        # The network is borrowed already, with the seed; random numbers come from the problem's stream.
+        known.merge(part, _as_best(part, attack.run(posed)))
         best.take(rows, known)
 
 

@@ -124,7 +124,7 @@ def cw(steps: int = 1000, searches: int = 9, lr: float = 0.01, c: float = 1e-3, 
     slightly inside. A `confidence` drives the search until the margin is that far beyond the boundary; the point
     kept is the smallest that reaches the goal, so a margin that must hold belongs into `goal` as well.
     """
-    require_counts("cw", steps=steps, searches=searches)
-    require_positive("cw", lr=lr, c=c)
-    require_not_negative("cw", confidence=confidence)
+    require_counts("cw", {"steps": steps, "searches": searches})
+    require_positive("cw", {"lr": lr, "c": c})
+    require_not_negative("cw", {"confidence": confidence})
     return Recipe(search=TanhDescent(searches, steps, lr, c, confidence), prefer=Prefer.SMALLEST_GAUGE)

@@ -115,7 +115,7 @@ def ead(
     `steps` is for each of the `searches` for c; there is no early stop, because examples of a batch walk in step.
     `beta` and `lr` are in units of the box's widest side; beta=0 is plain gradient descent with momentum.
     """
-    require_counts("ead", steps=steps, searches=searches)
-    require_positive("ead", lr=lr, c=c)
-    require_not_negative("ead", beta=beta, confidence=confidence)
+    require_counts("ead", {"steps": steps, "searches": searches})
+    require_positive("ead", {"lr": lr, "c": c})
+    require_not_negative("ead", {"beta": beta, "confidence": confidence})
     return Recipe(search=ElasticDescent(searches, steps, lr, c, beta, confidence), prefer=Prefer.SMALLEST_GAUGE)

@@ -88,7 +88,7 @@ def sigma_zero(
     steps: int = 1000, lr: float = 1.0, sigma: float = 1e-3, threshold: float = 0.3, factor: float = 0.01
 ) -> Recipe:
     """Adam on the margin's hinge plus a smooth count of changed values; small changes are taken back at once."""
-    require_counts("sigma-zero", steps=steps)
-    require_positive("sigma-zero", lr=lr, sigma=sigma)
-    require_not_negative("sigma-zero", threshold=threshold, factor=factor)
+    require_counts("sigma-zero", {"steps": steps})
+    require_positive("sigma-zero", {"lr": lr, "sigma": sigma})
+    require_not_negative("sigma-zero", {"threshold": threshold, "factor": factor})
     return Recipe(search=SmoothCount(steps, lr, sigma, threshold, factor), prefer=Prefer.SMALLEST_GAUGE)
