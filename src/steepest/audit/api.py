@@ -128,7 +128,6 @@ def audit(
     chosen = objective_of(objective) if target is None else Targeted(objective, target)
     ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
     subject = prepare(model, source, ids, device, allow_chance=allow_chance)
-    calls = calls_of(attacks, preset, subject.model.facts.answers)
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
@@ -136,7 +135,7 @@ def audit(
         model=subject.model,
         budgets=budgets,
         epsilons=epsilons,
-        stages=stages_of(calls),
+        stages=stages_of(calls_of(attacks, preset, subject.model.facts.answers)),
         objective=chosen,
         factors=torch.tensor(factors, dtype=torch.float64),
         seed=seed,
