@@ -19,7 +19,7 @@ from steepest.audit.cascade import Cascade
 from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
-from steepest.audit.presets import parse_attacks, preset_of, require_answers, stages_of
+from steepest.audit.presets import calls_of, preset_of, stages_of
 from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import aimed, prepare
@@ -130,8 +130,6 @@ def audit(
     chosen = objective_of(objective) if target is None else Targeted(objective, target)
     ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
     subject = prepare(model, source, ids, device, allow_chance=allow_chance)
-    calls = parse_attacks(attacks) if attacks else preset_of(preset).attacks
-    require_answers(calls, subject.model.facts.answers, "" if attacks else preset)
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
@@ -139,7 +137,7 @@ def audit(
         model=subject.model,
         budgets=budgets,
         epsilons=epsilons,
-        stages=stages_of(calls),
+        stages=stages_of(calls_of(attacks, preset, subject.model.facts.answers)),
         objective=chosen,
         factors=torch.tensor(factors, dtype=torch.float64),
         seed=seed,

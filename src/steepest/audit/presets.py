@@ -82,21 +82,23 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     return calls
 
 
-def require_answers(attacks: tuple[str, ...], gives: str, preset: str) -> None:
-    """Refuse stages that need more than the model answers: left out silently, their absence would look like robustness.
+def calls_of(attacks: str | None, preset: str, gives: str) -> tuple[str, ...]:
+    """Return the calls that the user named, or else the preset's.
+
+    Stages that need more than the model answers are refused: left out silently, they would look like robustness.
 
     Args:
         gives: "gradient", "scores" or "labels".
-        preset: where the stages come from; "" if the user named them.
 
     Raises:
-        UsageError: names them, the attacks that the model can answer, and what to write.
+        UsageError: an unknown name; or names such stages, the attacks that the model can answer, and what to write.
     """
-    beyond = [call for call in attacks if not serves(ATTACKS.build(call).needs, gives)]
+    calls = parse_attacks(attacks) if attacks else preset_of(preset).attacks
+    beyond = [call for call in calls if not serves(ATTACKS.build(call).needs, gives)]
     if not beyond:
-        return
+        return calls
     able = [entry.name for entry in ATTACKS if serves(entry.facts["needs"], gives)]
-    where = f"the preset {preset!r} contains" if preset else "the attacks contain"
+    where = "the attacks contain" if attacks else f"the preset {preset!r} contains"
     lent = ", or lend the model an estimated gradient: st.estimated(model)" if gives == "scores" else ""
     raise UsageError(
         f"{where} {', '.join(beyond)}, which the model cannot answer: it gives {gives} only. Name attacks that it can "
