@@ -127,9 +127,7 @@ def _nonzero(length: Tensor) -> Tensor:
     return length.masked_fill(length == 0, 1)
 
 
-@recipe(
-    "boundary", needs="labels", cost="queries × F at most", source="Brendel, Rauber & Bethge 2018", budgets=("l2",)
-)
+@recipe("boundary", needs="labels", cost="queries × F at most", source="Brendel, Rauber & Bethge 2018", budgets=("l2",))
 def boundary(queries: int = 25_000, starts: int = 100, sideways: float = 0.01, towards: float = 0.01) -> Recipe:
     """Walk at random along the decision boundary, every accepted step nearer to x.
 

@@ -75,7 +75,9 @@ class HopSkipJump:
             return decisions.box_draws(problem, number, following.points), state
         if following.kind == "inform":
             return _around(problem, state, number, following.points), state
-        way = decisions.on_the_way(problem, state) if following.kind == "bisect" else _strides(problem, state, following)
+        way = (
+            decisions.on_the_way(problem, state) if following.kind == "bisect" else _strides(problem, state, following)
+        )
         known = state["known"]
         if not bool(known.all()):
             way = torch.where(expand(known, way), way, decisions.box_draws(problem, number, following.points))
@@ -153,7 +155,9 @@ def _around(problem: Problem, state: State, number: int, count: int) -> Tensor:
     # Below some spacings of x's precision the directions would be those of its grid.
     coarse = 16 * torch.finfo(x.dtype).eps * inner(x, x).sqrt()
     size = torch.maximum(distance, coarse)[:, None] / length.masked_fill(length == 0, 1)
-    return decisions.held(problem.region, point.double()[:, None] + noise * size.reshape(*size.shape, *[1] * (x.ndim - 1)))
+    return decisions.held(
+        problem.region, point.double()[:, None] + noise * size.reshape(*size.shape, *[1] * (x.ndim - 1))
+    )
 
 
 def _strides(problem: Problem, state: State, turn: Turn) -> Tensor:
