@@ -37,14 +37,17 @@ class SignBlocks:
     tolerance: float
 
     def init(self, problem: Problem, point: Tensor) -> State:
-        """See `Search.init`; `best` and `tried` are signs, `high` a radius in budgets."""
+        """See `Search.init`; signs are `best` and `tried`, radii in budgets; `place` counts what can move, from 0."""
         ones = torch.ones_like(point)
         low = torch.zeros(point.shape[0], dtype=torch.float64, device=point.device)
         high = torch.full_like(low, torch.inf)
         zero = torch.zeros_like(low, dtype=torch.int64)
+        movable = flat(problem.region.movable().expand(point.shape))
+        place = (movable.long().cumsum(1) - 1).masked_fill(~movable, -1)
         return {
             "best": ones, "high": high, "tried": ones, "low": low, "upper": high.clone(), "stride": high.clone(),
             "searching": zero.bool(), "level": zero - 1, "block": zero.clone(),
+            "place": place,
         }  # fmt: skip
 
     def ask(self, problem: Problem, state: State, number: int) -> Ask:
@@ -71,9 +74,9 @@ class SignBlocks:
         stride = torch.where(won & searching, 2 * state["stride"], state["stride"])
         stride = torch.where(searching, stride, self.tolerance * upper)
         stride = torch.where(~searching & state["high"].isinf(), upper, stride)
-        level, block, tried = _next_block(region, best, state["level"], state["block"])
+        level, block, tried = _next_block(best, state["place"], state["level"], state["block"])
         fresh = ~goes_on
-        return {
+        return state | {
             "best": best,
             "high": high,
             "tried": torch.where(expand(fresh, best), tried, state["tried"]),
@@ -95,22 +98,20 @@ def _asked(state: State) -> Tensor:
 
 def _corner(region: Region, signs: Tensor, radius: Tensor) -> Tensor:
     """Return the corner that the signs point to in `radius` budgets; ∞ is the whole box."""
-    loose = region.loose()
     whole = radius.isinf()
-    far = loose.extreme(signs)
     near = region.scaled(radius.masked_fill(whole, 0.0)).extreme(signs)
-    return torch.where(expand(whole, far), far, near)
+    return torch.where(expand(whole, near), region.loose().extreme(signs), near) if bool(whole.any()) else near
 
 
-def _next_block(region: Region, best: Tensor, level: Tensor, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _next_block(best: Tensor, place: Tensor, level: Tensor, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the next level and block of each row, and its best signs with that block flipped."""
-    movable = flat(region.movable().expand(best.shape))
-    place, count = movable.long().cumsum(1) - 1, movable.sum(1)
+    count = place.amax(1) + 1 if place.shape[1] else torch.zeros_like(level)
     size = _size(count, level)
     ended = (level < 0) | ((block + 1) * size >= count)
     level = torch.where(ended & (size > 1) | (level < 0), level + 1, level)
     block = torch.where(ended, 0, block + 1)
-    inside = movable & (place // _size(count, level)[:, None] == block[:, None])
+    first, size = (block * _size(count, level))[:, None], _size(count, level)[:, None]
+    inside = (place >= first) & (place < first + size)
     return level, block, torch.where(inside.reshape(best.shape), -best, best)
 
 
