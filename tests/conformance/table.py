@@ -133,12 +133,13 @@ ROWS: dict[str, Row] = {
     "greedy-swap": Row(
         call="greedy-swap(rounds=2, swaps=3)",
         golden=(("greedy-swap", 190, 10), ("greedy-swap(rounds=2, swaps=3)", 12, 2)),
+        several=True,
         one_step="greedy-swap(rounds=1)",
         effort=(tuple(f"greedy-swap(rounds={n}, swaps=3)" for n in (1, 2, 3, 5)),),
     ),
     "hopskipjump": Row(
         call="hopskipjump(queries=150, points=6, starts=12)",
-        golden=(("hopskipjump(queries=400, points=20, starts=30)", 389, 0),),
+        golden=(("hopskipjump(queries=400, points=20, starts=30)", 335, 0),),
         random=True,
         blind=False,
     ),
@@ -201,7 +202,7 @@ ROWS: dict[str, Row] = {
         solves="r-fgsm(noise=0.1)",
         share=0.7,
     ),
-    "rays": Row(call="rays(queries=40)", golden=(("rays", 1000, 0), ("rays(queries=7)", 7, 0)), blind=False),
+    "rays": Row(call="rays(queries=40)", golden=(("rays(queries=7)", 7, 0), ("rays(queries=60)", 60, 0)), blind=False),
     "si-fgsm": Row(
         call="si-fgsm(steps=3, scales=3)",
         views=True,
