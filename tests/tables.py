@@ -46,7 +46,7 @@ def budgets(shape: tuple[int, ...], eps: float) -> dict[str, Budget]:
         "ellipsoid": Ellipsoid(eps, metric(size)),
         "subspace": Subspace(L2(eps), directions(shape)),
         "low frequency": low_frequency(Linf(eps), 1),
-        "intersection": Intersection(L2(eps), Linf(eps / 2), L1(1.5 * eps)),
+        "intersection": Intersection(L2(eps), Linf(eps / 2)),
     }
 
 
