@@ -132,8 +132,9 @@ def test_the_sum_of_two_pixels_is_the_best_division_between_them(seed):
 
     best = both(lambda ball, v, low, high: ball.support(v, (low, high))).max()
     near = both(lambda ball, v, low, high: (ball.project(v, (low, high)) - v).square().sum(1)).min()
-    assert float(PixelSum(0.25).support(g, limits)) == pytest.approx(float(best), abs=1e-9)
-    assert float((PixelSum(0.25).project(g, limits) - g).square().sum()) == pytest.approx(float(near), abs=1e-8)
+    # No division of the grid is better, and the grid is fine.
+    assert -1e-12 <= float(PixelSum(0.25).support(g, limits) - best) < 2e-6
+    assert -1e-12 <= float(near - (PixelSum(0.25).project(g, limits) - g).square().sum()) < 2e-6
 
 
 def test_uniform_points_of_pixel_balls():
