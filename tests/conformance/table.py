@@ -23,6 +23,7 @@ class Row:
         effort: lists of calls in rising order of effort: successes are kept and values never fall.
         beyond: it is exempt, by name, from the laws that points stay in the budget and that rows are independent.
         blind: on a flat model it says so (ZERO_GRADIENT); only attacks that follow gradients can.
+        several: it asks about several points of an example at once, so the batch also grows.
     """
 
     call: str
@@ -35,6 +36,7 @@ class Row:
     effort: tuple[tuple[str, ...], ...] = ()
     beyond: bool = False
     blind: bool = True
+    several: bool = False
 
 
 ROWS: dict[str, Row] = {
@@ -70,6 +72,13 @@ ROWS: dict[str, Row] = {
         random=True,
         effort=(tuple(f"noise(points={n})" for n in (1, 2, 3, 6)),),
         blind=False,
+    ),
+    "greedy-swap": Row(
+        call="greedy-swap(rounds=2, swaps=3)",
+        golden=(("greedy-swap", 190, 10), ("greedy-swap(rounds=2, swaps=3)", 12, 2)),
+        several=True,
+        one_step="greedy-swap(rounds=1)",
+        effort=(tuple(f"greedy-swap(rounds={n}, swaps=3)" for n in (1, 2, 3, 5)),),
     ),
 }
 """One row per attack, in any order; a catalogued attack without a row fails `test_every_attack_has_its_row`."""

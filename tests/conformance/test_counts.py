@@ -38,14 +38,14 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         names = (x[:, 0].detach() * COUNT).round().long()
-        self.forwards[names] += 1
+        self.forwards += torch.bincount(names, minlength=COUNT)
         self.sizes.append(len(x))
         if x.requires_grad:
             x.register_hook(lambda g: self.came_back(names))
         return self.inner(x[:, 1:])
 
     def came_back(self, names: Tensor) -> None:
-        self.backwards[names] += 1
+        self.backwards += torch.bincount(names, minlength=COUNT)
 
 
 def counted(seed: int = 4) -> tuple[Counting, Tensor, Tensor]:
@@ -68,7 +68,8 @@ def leaves_when_solved(name: str) -> bool:
     """Recipes that end at the first success, under any budget."""
     made = ATTACKS.build(CALLS[name])
     ends = isinstance(made, Recipe) and made.prefer is Prefer.LARGEST_VALUE
-    return ends and not ROWS[name].images and ROWS[name].budget == "linf"
+    told_apart = not (ROWS[name].images or ROWS[name].several)
+    return ends and told_apart and ROWS[name].budget == "linf"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not ROWS[name].images])
