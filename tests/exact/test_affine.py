@@ -55,13 +55,15 @@ def test_fgsm_gains_exactly_the_support_and_nothing_feasible_gains_more(name, bo
         point = fgsm(model, x, y, budget, objective=objective)
         region, g = Region(budget, model.box, x), w.reshape(shape).expand_as(x)
         found = gain(network, x, point)
-        assert torch.allclose(found, region.support(g), rtol=1e-11, atol=1e-11)
-        assert torch.equal(point.reshape(3, -1)[:, 0], x.reshape(3, -1)[:, 0])  # no influence, no move
+        missing = getattr(budget, "accuracy", 0.0)  # where the answer is iterated, and pulled back inside
+        assert torch.allclose(found, region.support(g), rtol=1e-11 + missing, atol=1e-11)
+        if budget.monotone:
+            assert torch.equal(point.reshape(3, -1)[:, 0], x.reshape(3, -1)[:, 0])  # no influence, no move
         judged = attack("fgsm", model, x, y, budget, objective=objective, drop_solved=False)
         assert torch.equal(judged.point, torch.where((found > 0).reshape(3, *[1] * len(shape)), point, x))
         for step in range(16):
             other = (region.sample if step % 2 else region.corner)(Stream.of(seed, torch.arange(3)), step)
-            assert (gain(network, x, other) <= found + 1e-12).all()
+            assert (gain(network, x, other) <= found + 1e-12 + missing).all()
 
 
 @pytest.mark.parametrize("box", BOXES)

@@ -26,7 +26,7 @@ def case(name: str, shape: tuple[int, ...], seed: int, count: int = 7, eps: floa
 
 
 def loss(budget) -> float:
-    """The share of ε, in gain or distance, that an answer which is iterated may lack; 0 where there is a closed form."""
+    """The share of ε, in gain or distance, that an iterated answer may lack; 0 where there is a closed form."""
     return getattr(budget, "accuracy", 0.0)
 
 

@@ -158,7 +158,7 @@ class L0:
 
 
 def pixels(count: float | Tensor) -> L0:
-    """Return the set of at most `count` whole pixels.
+    """The set of changes of at most `count` whole pixels: `L0(count, pixels=True)`.
 
     >>> pixels(3)
     L0(3, pixels=True)

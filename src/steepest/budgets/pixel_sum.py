@@ -98,7 +98,7 @@ class PixelSum:
         return self._along(free, L1(self._radius(g)).ascend(lengths(free))).to(g.dtype)
 
     def sample(self, like: Tensor, stream: Stream, step: int, limits: Limits | None = None) -> Tensor:
-        """Return points uniform in the ball: lengths are normalised Gamma(C) draws beside one Exp(1), directions random.
+        """Return points uniform in the ball: lengths are Gamma(C) draws over their sum and one Exp(1).
 
         Cut by limits, draws that leave them are drawn again, a few times; then they are clipped, and more mass lies
         on the faces of the box.

@@ -18,17 +18,17 @@ from steepest.budgets.contract import Budget
 Projection = Callable[[Tensor], Tensor]
 """[N, d] float64 → the nearest points of a convex set, row by row."""
 
-_TURNS = 3000
+_TURNS = 1000
 """At most so many rounds; a row that is not done by then is used as it is."""
 
-_CLOSE = 1e-11
+_CLOSE = 1e-10
 """A row is done when its two answers agree, and neither moves, to this share of the size of the set."""
 
 _SLACK = 2.0**-50
 """Enough for the rounding of one division."""
 
 _RELAXED = 1.6
-_PATIENT = 600
+_PATIENT = 300
 """After so many rounds penalties stay: only then the method is known to converge."""
 
 
@@ -67,7 +67,7 @@ def _solved(first: Projection, second: Projection, aim: Tensor, pull: float, siz
         here, debt = torch.where(done, here, a), torch.where(done, debt, debt + mixed - b)
         there = torch.where(done, there, b)
         done = done | ((apart <= _CLOSE * scale) & (moved <= _CLOSE * scale))
-        if turn % 20 == 19 and turn < _PATIENT:
+        if turn % 10 == 9 and turn < _PATIENT:
             factor = torch.where(apart > 5 * moved, 2.0, torch.where(moved > 5 * apart, 0.5, 1.0))
             penalty, debt = penalty * factor, debt / factor
     return here, there

@@ -79,7 +79,7 @@ class Subspace:
         """See `Budget.extreme`; a coordinate without a gain of its own moves with the others."""
         along = self._span.onto(g)
         if isinstance(self.inner, L2):
-            free = self._span.onto(self.inner.extreme(along))
+            free = self._back(self._span.onto(self.inner.extreme(along)))
             return self._iterated(along, limits, free, _within(free, limits), pull=False).to(g.dtype)
         none = torch.zeros(g.shape[0], dtype=torch.bool, device=g.device)
         return self._iterated(along, limits, torch.zeros_like(along), none, pull=False).to(g.dtype)
@@ -92,7 +92,7 @@ class Subspace:
         """See `Budget.project`."""
         along = self._span.onto(delta)
         # The nearest point of the span, where it is allowed; in a ball, P and the ball commute.
-        free = self._span.onto(self.inner.project(along)) if isinstance(self.inner, L2) else along
+        free = self._back(self._span.onto(self.inner.project(along))) if isinstance(self.inner, L2) else along
         fits = _within(free, limits) & (self.inner.gauge(free) <= 1)
         inside = _within(delta.double(), limits) & (self.gauge(delta) <= 1)
         found = self._iterated(along, limits, free, fits, pull=True)
@@ -148,6 +148,9 @@ class Subspace:
     def _span(self) -> Span:
         assert not isinstance(self.span, Tensor)
         return self.span
+
+    def _back(self, delta: Tensor) -> Tensor:
+        return shrunk(delta, self.inner.gauge(delta))
 
     def _off(self, delta: Tensor) -> Tensor:
         return length(delta.double() - self._span.onto(delta))
