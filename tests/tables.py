@@ -50,7 +50,6 @@ def budgets(shape: tuple[int, ...], eps: float) -> dict[str, Budget]:
         "low frequency": low_frequency(Linf(eps), 1),
         "relations": relations(L2(eps), total(shape)),
         "stepped": Tabular(eps, up=weights + 0.5, step=eps * 0.4 * mask),
-        "intersection": Intersection(L2(eps), Linf(eps / 2), L1(1.5 * eps)),
         "intersection": Intersection(L2(eps), Linf(eps / 2)),
     }
 

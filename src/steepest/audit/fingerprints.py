@@ -33,6 +33,8 @@ def describe(thing: object) -> str:
     if is_dataclass(thing) and not isinstance(thing, type):
         values = [getattr(thing, field.name) for field in fields(thing)]
         return f"{type(thing).__name__}({', '.join(map(describe, values))})"
+    if isinstance(thing, tuple | list):
+        return f"({', '.join(map(describe, thing))})"
     return repr(thing) if isinstance(thing, bool | int | float | None) else type(thing).__qualname__
 
 

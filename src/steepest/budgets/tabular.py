@@ -14,9 +14,10 @@ from steepest.basis.errors import UsageError
 from steepest.basis.rounding import towards
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import fits, flat, inner
-from steepest.budgets import coordinatewise, grid, onehot, tabular_moves
+from steepest.budgets import coordinatewise, grid, tabular_moves
 from steepest.budgets import epsilon as eps
 from steepest.budgets.contract import Limits
+from steepest.budgets.onehot import Groups, checked, groups_of, require_unit_box
 
 Weights = float | Sequence[float] | Tensor
 
@@ -70,7 +71,7 @@ class Tabular:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilon", eps.checked(self.epsilon, "Tabular"))
-        object.__setattr__(self, "groups", onehot.checked(self.groups))
+        object.__setattr__(self, "groups", checked(self.groups))
         for name in ("up", "down", "step"):
             value = getattr(self, name)
             if value is not None:
@@ -216,9 +217,9 @@ class Tabular:
 
     # The parts, on flattened examples [N, d] ----------------------------------------------------------------------
 
-    def onehot(self, like: Tensor) -> onehot.Groups:
+    def onehot(self, like: Tensor) -> Groups:
         """Return the groups as tensors on the device of `like`."""
-        return onehot.groups_of(self.groups, math.prod(like.shape[1:]), like.device)
+        return groups_of(self.groups, math.prod(like.shape[1:]), like.device)
 
     def steps(self, like: Tensor) -> Tensor:
         """Return the step of every column, [d]."""
@@ -232,7 +233,7 @@ class Tabular:
         """Return the limits [N, d], which come from a box that is [0, 1] in one-hot columns."""
         cut = _flat_limits(like, limits)
         if cut is not None and self.groups:
-            onehot.require_unit_box(cut, self.onehot(like))
+            require_unit_box(cut, self.onehot(like))
         return cut
 
     def kept(self, numbers: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
