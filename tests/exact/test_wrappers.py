@@ -46,12 +46,12 @@ def slope(draws: int, sigma: float = 5.0, repeats: int = 1) -> Tensor:
 
 
 def test_the_mean_gradient_tends_to_the_true_one():
-    cosines = [float(torch.cosine_similarity(slope(n)[0], W, 0)) for n in (1, 20, 400, 4000)]
-    assert cosines[-1] > 0.998
+    cosines = [float(torch.cosine_similarity(slope(n)[0], W, 0)) for n in (1, 20, 400, 2000)]
+    assert cosines[-1] > 0.99
     assert cosines[0] < 0.8
-    few, many = (slope(n, repeats=200) - W for n in (4, 64))
+    few, many = (slope(n, repeats=100) - W for n in (4, 16))
     assert float(few.square().mean().sqrt()) == pytest.approx(5 / 2, rel=0.1)  # σ/√n
-    assert float(many.square().mean().sqrt()) == pytest.approx(5 / 8, rel=0.1)
+    assert float(many.square().mean().sqrt()) == pytest.approx(5 / 4, rel=0.1)
 
 
 def test_outputs_value_and_goal_are_those_of_the_mean_logits():
@@ -95,9 +95,9 @@ def test_an_attack_on_the_expectation_finds_what_one_draw_misses():
 def test_attacks_without_gradients_gain_too():
     """Each value is the mean of the draws, so the best of 30 points is the best more often."""
     gain = {}
-    for draws in (1, 60):
+    for draws in (1, 30):
         results = []
-        for seed in range(12):
+        for seed in range(8):
             net = Restless(W, 1.0)
             results.append(
                 st.attack("noise(points=30)", st.expected(net, draws), X, Y, st.Linf(0.1), objective="margin",
@@ -105,8 +105,8 @@ def test_attacks_without_gradients_gain_too():
             )  # fmt: skip
             assert results[-1].forwards.tolist() == [net.asked]
             assert net.asked in (30 * draws, 31 * draws)  # at x too, where no point was a success
-        gain[draws] = sum(float((result.point - X) @ W) for result in results) / 12
-    assert gain[60] > 1.2 * gain[1]
+        gain[draws] = sum(float((result.point - X) @ W) for result in results) / 8
+    assert gain[30] > 1.1 * gain[1]
 
 
 def test_randomness_is_seeded_and_the_callers_is_put_back():
@@ -153,6 +153,19 @@ def test_jacobians_are_averaged_too():
     assert torch.allclose(found.jacobian[0, 0], W, atol=0.1)
     assert (found.jacobian[0, 1] == 0).all()
     assert (found.forwards, found.backwards) == (3000, 6000)
+
+
+def test_an_audit_asks_as_the_handle_does():
+    """Data of another shape, and a run's name for itself, keep how the model is asked."""
+    some, asked = case("image K=10", count=12), []
+    some.network.register_forward_hook(lambda net, args, answer: asked.append(len(answer)))
+    model = st.Model(nn.Sequential(nn.Unflatten(1, (2, 5, 5)), some.network))
+    model = st.expected(model.with_facts(st.models.contract.Facts(input_shape=(50,))), 3)
+    run = st.audit(model, (some.x, some.y), st.Linf(0.1), preset="quick")
+    thrice, _ = sum(asked), asked.clear()
+    plain = st.audit(some.network, (some.x, some.y), st.Linf(0.1), preset="quick")
+    assert run.robust_accuracy == plain.robust_accuracy
+    assert thrice > 2.5 * sum(asked)  # nearly all of it: what looks at the bare network first asks once
 
 
 # ---- straight through ----

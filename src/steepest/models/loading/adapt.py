@@ -174,7 +174,8 @@ def fitted_to(model: Model, shape: tuple[int, ...]) -> Model:
     core = Reshaped(network.network if isinstance(network, Normalised) else network, wanted)
     note = f"examples of shape {_times(shape)} are read row by row as the {_times(wanted)} that the model wants"
     facts = replace(model.facts, input_shape=shape, notes=(*model.facts.notes, note))
-    return Model(Normalised(core, normalisation) if normalisation else core, model.box, facts=facts)
+    network = Normalised(core, normalisation) if normalisation else core
+    return Model(network, model.box, facts=facts, oracles=model.oracles)
 
 
 def _require_same_values(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
