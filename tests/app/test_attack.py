@@ -36,6 +36,20 @@ def test_points_in_an_archive_are_data_again(place: Path) -> None:
     assert again["clean_accuracy"] == pytest.approx(found["accuracy"])
 
 
+def test_an_attack_with_limits_of_its_own_needs_no_budget(place: Path) -> None:
+    result = answered("attack", "spatial(angles=5, shifts=3)", MODEL, DATA, "--json")
+    found = json.loads(result.stdout)
+    assert (found["budget"], found["epsilon"]) == ("Whole()", None)
+    assert found["fooled"] > 0 and found["forwards"] <= COUNT * (45 + 2)
+    assert "no --budget was given" not in result.stderr
+    said = answered("attack", "spatial(angles=5, shifts=3)", MODEL, DATA).stdout
+    assert "within the box" in said
+    narrow = asked_json("attack", "spatial(angles=5, shifts=3)", *ASK)
+    assert narrow["budget"] == "Linf(0.1)" and narrow["fooled"] < found["fooled"]
+    answered("attack", "spatial(angles=5, shifts=3)", MODEL, DATA, "-o", "turned", "--limit", "6")
+    refused("attack", "spatial", MODEL, DATA, "--mask", "m.npy", says=("--mask", "--budget"))
+
+
 def test_an_output_is_not_replaced_unasked(place: Path) -> None:
     answered("attack", "fgsm", *ASK, "-o", "x.npz", "--limit", "3")
     refused("attack", "fgsm", *ASK, "-o", "x.npz", says=("'x.npz' exists already", "--force"))

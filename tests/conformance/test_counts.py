@@ -68,7 +68,7 @@ def leaves_when_solved(name: str) -> bool:
     """Recipes that end at the first success, under any budget."""
     made = ATTACKS.build(CALLS[name])
     ends = isinstance(made, Recipe) and made.prefer is Prefer.LARGEST_VALUE
-    told_apart = not (ROWS[name].images or ROWS[name].several)
+    told_apart = not (ROWS[name].images or ROWS[name].several or ROWS[name].views)
     return ends and told_apart and ROWS[name].budget == "linf"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -71,7 +72,7 @@ def run(name: str, given: Mapping[str, Any], *, as_json: bool, output: str | Non
         for note in notes:
             terminal.say(note)
         recipe = ATTACKS.build(name)
-        allowed = one_budget(settings, terminal)
+        allowed = one_budget(settings, terminal, free="none" in recipe.budgets)
         settings.batch()
         path = None if output is None else Path(output).expanduser()
         if path is not None:
@@ -97,13 +98,14 @@ def run(name: str, given: Mapping[str, Any], *, as_json: bool, output: str | Non
 
 
 def _summary(job: Job, tally: Tally, target: int | None, path: Path | None, sink: Sink) -> dict[str, Any]:
+    epsilon = largest(job.budget.epsilon)
     return {
         **asdict(tally),
         "clean_accuracy": tally.right / tally.n,
         "accuracy": tally.still_right / tally.n,
         "attack": job.recipe.call,
         "budget": repr(job.budget),
-        "epsilon": largest(job.budget.epsilon),
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
         "target": target,
         "seed": job.settings.seed,
         "output": None if path is None else str(path),

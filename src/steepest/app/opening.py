@@ -18,6 +18,7 @@ from steepest.basis.errors import UsageError, unknown
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import parse_budget
 from steepest.budgets.contract import Budget
+from steepest.budgets.whole import Whole
 from steepest.models.contract import Objective
 from steepest.models.loading import load
 from steepest.models.model import Model
@@ -59,12 +60,19 @@ def open_budgets(settings: Settings) -> list[Budget]:
     return parse_budget(settings.budget, weights=weights, mask=None if mask is None else mask != 0)
 
 
-def one_budget(settings: Settings, progress: Progress) -> Budget:
+def one_budget(settings: Settings, progress: Progress, *, free: bool = False) -> Budget:
     """Return the single budget of a command that takes one; images need not name it.
 
+    Args:
+        free: none is needed, and where none was given only the box limits.
+
     Raises:
-        UsageError: several sizes were given.
+        UsageError: several sizes were given, or a mask or weights of no budget.
     """
+    if settings.budget is None and free:
+        if settings.mask is not None or settings.feature_weights is not None:
+            raise UsageError("--mask and --feature-weights shape a budget, and none was given: add --budget.")
+        return Whole()
     if settings.budget is None:
         progress.say(f"no --budget was given: {DEFAULT_BUDGET} is used")
         settings = settings.model_copy(update={"budget": DEFAULT_BUDGET})

@@ -69,7 +69,8 @@ def attack(
     made = ATTACKS.build(recipe) if isinstance(recipe, str) else recipe
     if not hasattr(made, "run"):
         raise UsageError(f"attack={recipe!r}: give a name ({', '.join(ATTACKS.names())}) or a recipe of st.recipes.")
-    problem = pose(model, x, y, budget, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
+    allowed = Whole() if budget is None else budget
+    problem = pose(model, x, y, allowed, objective=objective, goal=goal, seed=seed, ids=ids, drop_solved=drop_solved)
     if surrogate is not None:
         return transferred(made, problem, surrogate, seed)
     return made.run(problem, seed, judge_x=True)
@@ -113,7 +114,7 @@ def pose(
     model: Model | Network,
     x: Tensor,
     y: Labels,
-    budget: Budget | None,
+    budget: Budget,
     *,
     objective: ObjectiveChoice = "scaled-ce",
     goal: Goal | None = None,
@@ -126,8 +127,7 @@ def pose(
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         form = f"type {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise DataError(f"x is of {form}; give a float tensor [N, *features] in the box (images: x.float() / 255).")
-    allowed: Budget = Whole() if budget is None else budget
-    if not hasattr(allowed, "fitted"):
+    if not hasattr(budget, "fitted"):
         raise UsageError(f"budget={budget!r} is not a budget: give one such as st.Linf(8 / 255), st.L2(0.5).")
     wanted = handle.facts.input_shape
     if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
@@ -145,7 +145,7 @@ def pose(
         model=handle,
         objective=chosen,
         goal=goal or chosen.goal,
-        region=Region(allowed, handle.box, x),
+        region=Region(budget, handle.box, x),
         y=y,
         stream=Stream.of(seed, torch.arange(x.shape[0], device=x.device) if ids is None else ids.to(x.device)),
         drop_solved=drop_solved,

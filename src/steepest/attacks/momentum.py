@@ -65,6 +65,8 @@ class MomentumAscent:
                 raise UsageError(f"{what}={given!r} is not allowed; give a whole number of at least {least}.")
         if not self.kernel % 2:
             raise UsageError(f"kernel={self.kernel} is not allowed; give an odd width in pixels, e.g. 15.")
+        if not 0 < self.size < math.inf:
+            raise UsageError(f"a step of {self.size!r} is not allowed; give a positive share of the budget, e.g. 1/10.")
         if not 0 <= self.momentum < math.inf:
             raise UsageError(f"momentum={self.momentum!r} is not allowed; give a finite number of at least 0.")
         if not 0 < self.radius < math.inf:

@@ -98,6 +98,7 @@ class Subject:
                 "precision": str(self.dtype),
                 "device": self.device.type,
                 "outputs": self.model.facts.outputs,
+                "asked": [repr(oracle) for oracle in self.model.oracles],
                 "class_names": list(self.source.class_names or ()),
                 "answers": describe(predictions),
             },

@@ -58,7 +58,8 @@ def straight_through(model: Model | nn.Module, layers: Mapping[str, Substitute])
             raise unknown("layer", name, known)
     if not layers:
         raise UsageError(f"straight_through: no layer was named; known: {', '.join(known)}.")
-    facts = replace(handle.facts, answers="gradient")
+    named = f"{handle.facts.source}, straight through {', '.join(layers)}"
+    facts = replace(handle.facts, answers="gradient", source=named, sha256="")
     return Model(_Watched(handle.network, layers), handle.box, facts=facts, oracles=handle.oracles)
 
 
@@ -91,7 +92,7 @@ def defended(
         raise UsageError(f"defended: preprocess={preprocess!r} is no function from inputs to inputs.")
     if backward is not None and not callable(backward) and backward != "identity":
         raise UsageError(f"defended: backward={backward!r} is not allowed; give None, 'identity' or a function.")
-    facts = replace(handle.facts, outputs="logits", source=f"{handle.facts.source} behind a defence")
+    facts = replace(handle.facts, outputs="logits", source=f"{handle.facts.source} behind a defence", sha256="")
     return Model(_Defended(handle, preprocess, backward), handle.box, facts=facts, oracles=handle.oracles)
 
 

@@ -109,10 +109,12 @@ def duration(seconds: float | None) -> str:
 def budget(summary: Mapping[str, Any]) -> str:
     """Return the budget in words: `Linf 8/255` where it is one number, otherwise its own text.
 
-    >>> budget({"budget": "Linf(0.031373)", "epsilon": 8 / 255})
-    'Linf 8/255'
+    >>> budget({"budget": "Linf(0.031373)", "epsilon": 8 / 255}), budget({"budget": "Whole()"})
+    ('Linf 8/255', 'the box')
     """
     text = str(summary.get("budget", "an unnamed budget"))
+    if text == "Whole()":
+        return "the box"
     match = re.fullmatch(r"(\w+)\(([^(),=]+)\)", text)
     return f"{match[1]} {size(summary['epsilon'])}" if match and measured(summary.get("epsilon")) else text
 
