@@ -75,3 +75,9 @@ def total(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 NAMES = list(budgets((2,), 1.0))
+ITERATED = [name for name, budget in budgets((2,), 1.0).items() if hasattr(budget, "accuracy")]
+"""Sets whose extreme and projection have no closed form inside a box: iterated to a stated accuracy."""
+
+CONVEX = [name for name, budget in budgets((2,), 1.0).items() if budget.convex]
+CLOSED = [name for name in CONVEX if name not in ITERATED]
+"""Convex sets with a closed form."""

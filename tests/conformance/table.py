@@ -84,6 +84,8 @@ ROWS: dict[str, Row] = {
         random=True,
     ),
     "boundary": Row(
+        solves="boundary(queries=400, starts=20)",
+        share=0.8,
         call="boundary(queries=70, starts=12)",
         golden=(("boundary(queries=200, starts=30)", 199, 0),),
         budget="l2",
@@ -91,23 +93,28 @@ ROWS: dict[str, Row] = {
         blind=False,
     ),
     "cw": Row(
+        solves="cw(steps=40, searches=5, lr=0.05)",
         call="cw(steps=4, searches=2, lr=0.1, c=10.0)",
         golden=(("cw(steps=5, searches=3)", 16, 15),),
         budget="l2",
     ),
-    "ddn": Row(call="ddn(steps=4)", golden=(("ddn", 101, 100),), budget="l2"),
+    "ddn": Row(solves="ddn(steps=40)", call="ddn(steps=4)", golden=(("ddn", 101, 100),), budget="l2"),
     "deepfool": Row(
         call="deepfool(steps=4)",
         golden=(("deepfool(steps=5)", 7, 50), ("deepfool(steps=3, classes=4)", 5, 12)),
         looks_first=True,
     ),
     "di-fgsm": Row(
+        solves="di-fgsm(steps=10)",
+        share=0.8,
         call="di-fgsm(steps=4, resize=0.5)",
         golden=(("di-fgsm", 21, 10), ("di-fgsm(steps=3, diversity=0.0)", 4, 3)),
         images=True,
         random=True,
     ),
     "ead": Row(
+        solves="ead(steps=60, searches=5, lr=0.05)",
+        share=0.8,
         call="ead(steps=4, searches=2, lr=0.1, c=10.0)",
         golden=(("ead(steps=5, searches=3)", 30, 15),),
         budget="l1",
@@ -138,6 +145,8 @@ ROWS: dict[str, Row] = {
         effort=(tuple(f"greedy-swap(rounds={n}, swaps=3)" for n in (1, 2, 3, 5)),),
     ),
     "hopskipjump": Row(
+        solves="hopskipjump(queries=1500, points=20, starts=12)",
+        share=0.8,
         call="hopskipjump(queries=150, points=6, starts=12)",
         golden=(("hopskipjump(queries=400, points=20, starts=30)", 335, 0),),
         random=True,
@@ -156,6 +165,7 @@ ROWS: dict[str, Row] = {
         crossing="mi-fgsm(steps=20)",
     ),
     "nes": Row(
+        solves="nes(steps=10, samples=50)",
         call="nes(steps=4, samples=6)",
         golden=(("nes(steps=3, samples=5)", 3 * 11 + 1, 0), ("nes", 50 * 101 + 1, 0)),
         random=True,
@@ -178,6 +188,7 @@ ROWS: dict[str, Row] = {
         blind=False,
     ),
     "odi": Row(
+        solves="odi(steps=8, restarts=1)",
         call="odi(steps=4, restarts=2)",
         golden=(("odi", 460, 440), ("odi(steps=5, restarts=3, diversify=1)", 21, 18)),
         random=True,
@@ -211,11 +222,13 @@ ROWS: dict[str, Row] = {
         crossing="si-fgsm(steps=20)",
     ),
     "sigma-zero": Row(
+        solves="sigma-zero(steps=300)",
         call="sigma-zero(steps=6)",
         golden=(("sigma-zero(steps=7)", 8, 7),),
         budget="l0",
     ),
     "simba": Row(
+        solves="simba(queries=60)",
         call="simba(queries=6, restarts=2)",
         golden=(("simba", 1001, 0), ("simba(queries=7)", 8, 0)),
         random=True,
@@ -225,8 +238,11 @@ ROWS: dict[str, Row] = {
         ),
         blind=False,
     ),
-    "spatial": Row(call="spatial(angles=3, shifts=3)", golden=(("spatial", 775, 0),), images=True, blind=False),
+    "spatial": Row(
+        share=0, call="spatial(angles=3, shifts=3)", golden=(("spatial", 775, 0),), images=True, blind=False
+    ),
     "spsa": Row(
+        solves="spsa(steps=10, samples=50, lr=0.2)",
         call="spsa(steps=4, samples=6, lr=0.2)",
         golden=(("spsa(steps=3, samples=5)", 3 * 11 + 1, 0), ("spsa(steps=2)", 2 * 257 + 1, 0)),
         random=True,
@@ -234,6 +250,7 @@ ROWS: dict[str, Row] = {
         effort=(tuple(f"spsa(steps={n}, samples=4, lr=0.1)" for n in (0, 1, 2, 5)),),
     ),
     "square": Row(
+        solves="square(queries=300)",
         call="square(queries=6, restarts=2)",
         golden=(("square", 5001, 0), ("square(queries=50)", 51, 0), ("square(queries=7, restarts=3)", 24, 0)),
         random=True,
@@ -243,7 +260,13 @@ ROWS: dict[str, Row] = {
         ),
         blind=False,
     ),
-    "ti-fgsm": Row(call="ti-fgsm(steps=4)", golden=(("ti-fgsm", 11, 10),), images=True),
+    "ti-fgsm": Row(
+        solves="ti-fgsm(steps=10, kernel=3)",
+        share=0.8,
+        call="ti-fgsm(steps=4)",
+        golden=(("ti-fgsm", 11, 10),),
+        images=True,
+    ),
     "universal": Row(
         call="universal(steps=4, step=0.3)",
         golden=(("universal", 51, 50), ("universal(steps=3)", 4, 3)),

@@ -12,8 +12,8 @@ from steepest.basis.tensors import flat
 from tests.conformance import laws
 from tests.conformance.cases import CALLS, NAMES, SHAPES, case, kind_for, line, serves, starts_at_x
 from tests.conformance.table import ROWS
+from tests.tables import ITERATED, budgets
 from tests.tables import NAMES as BUDGETS
-from tests.tables import budgets
 
 FEW = ["linf", "l2", "masked l1"]
 KINDS = list(SHAPES)
@@ -21,10 +21,7 @@ full = pytest.mark.full
 
 
 PLAIN = ("fgsm", "bim", "noise")
-"""These meet every budget in every run; the others a third of them, another third each, and all under `test-all`."""
-
-ITERATED = {name for name in BUDGETS if hasattr(budgets((2, 5, 5), 0.3)[name], "accuracy")}
-"""Sets whose extreme and projection are iterated: slow, and in every run only for the plain attacks."""
+"""These meet every budget in every run; the others a third of those with a closed form, and all under `test-all`."""
 
 
 def table(kinds: list[str], names: list[str]) -> list:

@@ -14,7 +14,7 @@ from steepest.budgets.region import Region
 from steepest.models.model import Model
 from steepest.models.objectives import Targeted
 from tests.conformance.cases import case
-from tests.tables import NAMES, budgets
+from tests.tables import CLOSED, NAMES, budgets
 
 DTYPE = torch.float64
 BOXES = {"cut": (0.0, 1.0), "free": None}
@@ -166,7 +166,7 @@ def test_one_full_step_in_a_free_ball_is_the_extreme_point(name):
 
 @pytest.mark.parametrize("text", ["bim(steps=120)", "pgd(steps=120, step=0.2, start='corner')"])
 @pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CLOSED)
 def test_many_steps_reach_the_support_on_affine_models_in_every_budget(name, box, text):
     """The projection inside the box is exact, so that the fixed points of step and projection are the maximisers."""
     network, x, w = affine(6, 3, (6,))

@@ -18,8 +18,9 @@ from steepest.attacks.contract import Ask, Problem, Search, State
 from steepest.attacks.recipe import Recipe
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.box import Box
+from steepest.basis.errors import ContractError
 from steepest.budgets.region import Region
-from steepest.models.contract import Evaluation
+from steepest.models.contract import Evaluation, Question
 from steepest.models.model import Model
 from tests.conformance.cases import NAMES, Case
 from tests.conformance.laws import more_effort_never_hurts
@@ -77,7 +78,13 @@ def minus_sign(patch: pytest.MonkeyPatch, name: str) -> Callable[[], None]:
         mutants.minus_sign(patch)
     else:
         honest = Model.answer
-        patch.setattr(Model, "answer", lambda self, q: (lambda e: replace(e, value=-e.value))(honest(self, q)))
+
+        def answer(self: Model, question: Question) -> Evaluation:
+            found = honest(self, question)
+            slope = None if found.gradient is None else -found.gradient  # an estimated one
+            return replace(found, value=-found.value, gradient=slope)
+
+        patch.setattr(Model, "answer", answer)
     return lambda: solves(name)
 
 
@@ -104,17 +111,26 @@ class Cut:
 
 
 def shortest(name: str) -> Recipe:
-    """The recipe cut to the fewest questions that still solve: its success is the point judged last."""
+    """The recipe cut to the fewest questions that still solve: its success is the point judged last.
+
+    A shorter search walks the beginning of the same path, so success is monotone in its length.
+    """
     made = ATTACKS.build(ROWS[name].solves or ROWS[name].call)
     assert isinstance(made, Recipe)
-    for steps in range(1, made.search.steps + 1):
-        short = replace(made, search=Cut(made.search, steps), restarts=1)
+
+    def cut(steps: int) -> Recipe:
+        return replace(made, search=Cut(made.search, steps), restarts=1)
+
+    few, enough = 0, made.search.steps
+    solves(name, cut(enough))
+    while enough - few > 1:
+        middle = (few + enough) // 2
         try:
-            solves(name, short)
-        except AssertionError:
-            continue
-        return short
-    raise AssertionError(f"{name} solves nothing in one run")
+            solves(name, cut(middle))
+            enough = middle
+        except (AssertionError, ContractError):  # the latter where it is cut while it asks about points outside
+            few = middle
+    return cut(enough)
 
 
 def last_point_not_judged(patch: pytest.MonkeyPatch, name: str) -> Callable[[], None]:
@@ -154,12 +170,13 @@ def restarting(name: str) -> list[tuple[str, ...]]:
 def applies(mutant: str, name: str) -> bool:
     made, row = ATTACKS.build(ROWS[name].solves or ROWS[name].call), ROWS[name]
     if mutant == "restart chosen per batch":
-        return bool(restarting(name)) and isinstance(made, Recipe)
+        return bool(restarting(name)) and isinstance(made, Recipe) and row.random
     if not row.share:
         return False
     if mutant == "last point not judged":
         return isinstance(made, Recipe) and "labels" not in made.needs
-    return mutant != "minus sign" or ATTACKS.entry(name).facts["needs"] != "labels"
+    # Output-diversified steps have a random sign of their own.
+    return mutant != "minus sign" or (ATTACKS.entry(name).facts["needs"] != "labels" and name != "odi")
 
 
 MUTANTS = {
