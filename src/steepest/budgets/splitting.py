@@ -18,7 +18,7 @@ from steepest.budgets.contract import Budget
 Projection = Callable[[Tensor], Tensor]
 """[N, d] float64 → the nearest points of a convex set, row by row."""
 
-_TURNS = 3000
+_TURNS = 1000
 """At most so many rounds; a row that is not done by then is used as it is."""
 
 _CLOSE = 1e-10

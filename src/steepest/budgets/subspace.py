@@ -27,7 +27,8 @@ class Subspace:
 
     With P the projection on their span and L2 inside, P commutes with the ball: extreme(g) = ε·Pg/‖Pg‖₂ and
     project(v) = ball(Pv), exact. For other inner budgets, and where the box cuts, both are iterated to `accuracy`
-    (the share of the gain, or of the distance, that may be missing).
+    (the share of the gain, or of the distance, that may be missing). Where values at the limits of their box leave the
+    common set no interior, the iteration may end before that: the answer is inside, and may not be the best.
     Hardly any rounded point lies in a subspace: a point counts as inside if its distance from it is at most one unit
     in the last place per coordinate and 2⁻²⁸ of its length; the inner budget and the box hold exactly.
 
