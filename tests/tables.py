@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from steepest.budgets.contract import Budget
@@ -77,6 +78,13 @@ def total(shape: tuple[int, ...]) -> torch.Tensor:
 NAMES = list(budgets((2,), 1.0))
 ITERATED = [name for name, budget in budgets((2,), 1.0).items() if hasattr(budget, "accuracy")]
 """Sets whose extreme and projection have no closed form inside a box: iterated to a stated accuracy."""
+
+
+def slow_under_full(names: list[str]) -> list:
+    """The names as parameters; sets whose answers take long inside the box come under `make test-all` only."""
+    slow = [name for name in names if "sum" in name or name in ITERATED]
+    return [pytest.param(name, marks=pytest.mark.full if name in slow else ()) for name in names]
+
 
 CONVEX = [name for name, budget in budgets((2,), 1.0).items() if budget.convex]
 CLOSED = [name for name in CONVEX if name not in ITERATED]

@@ -14,7 +14,7 @@ from steepest.budgets.region import Region
 from steepest.models.model import Model
 from steepest.models.objectives import Targeted
 from tests.conformance.cases import case
-from tests.tables import CLOSED, NAMES, budgets
+from tests.tables import CLOSED, NAMES, budgets, slow_under_full
 
 DTYPE = torch.float64
 BOXES = {"cut": (0.0, 1.0), "free": None}
@@ -143,7 +143,7 @@ def test_identities_between_recipes(one, other, name, box):
         assert torch.allclose(first.point, second.point, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_under_full(NAMES))
 def test_without_momentum_mi_fgsm_is_bim_on_curved_models_in_every_budget(name):
     for kind in ("vector K=2", "series K=3", "image K=10"):
         some = case(kind)
@@ -166,7 +166,7 @@ def test_one_full_step_in_a_free_ball_is_the_extreme_point(name):
 
 @pytest.mark.parametrize("text", ["bim(steps=120)", "pgd(steps=120, step=0.2, start='corner')"])
 @pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("name", slow_under_full(CLOSED))
 def test_many_steps_reach_the_support_on_affine_models_in_every_budget(name, box, text):
     """The projection inside the box is exact, so that the fixed points of step and projection are the maximisers."""
     network, x, w = affine(6, 3, (6,))

@@ -68,7 +68,7 @@ def test_hopskipjump_comes_within_five_percent(size, budget, norm):
     assert model.stayed
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [10, *(pytest.param(size, marks=pytest.mark.full) for size in (2, 64))])
 def test_boundary_comes_within_five_percent(size):
     model = Halfspace(size)
     excess = model.excess(model.attack("boundary(queries=1700)", st.L2(3.0)), 2)

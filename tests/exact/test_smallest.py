@@ -21,7 +21,7 @@ from steepest.budgets.region import Region
 from steepest.models.model import Model
 from steepest.models.objectives import Targeted
 from tests.conformance.cases import case
-from tests.tables import CLOSED, NAMES, budgets
+from tests.tables import CLOSED, NAMES, budgets, slow_under_full
 
 DTYPE = torch.float64
 SETS = {"linf": (Linf, 1), "l2": (L2, 2), "l1": (L1, torch.inf)}
@@ -128,7 +128,7 @@ def in_the_box(region: Region, g: Tensor, gain: float, row: int) -> float:
     return brentq(short, 0, 1e4, xtol=1e-13)
 
 
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("name", slow_under_full(CLOSED))
 def test_reach_is_the_root_of_the_support_for_every_budget(name):
     draw = torch.Generator().manual_seed(1)
     x = torch.rand(6, 9, dtype=DTYPE, generator=draw)

@@ -124,7 +124,7 @@ def test_of_several_classes_the_nearest_is_found_not_the_likeliest():
 @pytest.mark.parametrize(
     ("call", "budget", "kind"),
     [
-        ("cw(steps=40, lr=0.05)", st.L2, "l2"),
+        pytest.param("cw(steps=40, lr=0.05)", st.L2, "l2", marks=pytest.mark.full),
         ("ead(steps=10, lr=0.05)", st.L1, "l1"),
         ("bisection(rounds=6)", st.L2, "l2"),
     ],

@@ -45,7 +45,7 @@ def theirs(name: str, net: Counted, x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.skipif(find_spec("foolbox") is None, reason="Foolbox is not installed")
-@pytest.mark.parametrize("name", ["hopskipjump", "boundary"])
+@pytest.mark.parametrize("name", ["hopskipjump", pytest.param("boundary", marks=pytest.mark.full)])
 def test_the_median_distance_is_at_most_a_tenth_larger(name):
     net = Counted()
     x = torch.rand(8, 16, generator=torch.Generator().manual_seed(1))

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.api import ObjectiveChoice
-from steepest.attacks.fitting import require_fit
-from steepest.attacks.recipes import ATTACKS
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
@@ -142,8 +140,6 @@ def audit(
         factors=torch.tensor(factors, dtype=torch.float64),
         seed=seed,
     )
-    for _, attack in cascade.stages:
-        require_fit(attack, budgets[-1], subject.model.facts.answers, ATTACKS)
     plan = Plan(
         model=subject.model.facts.sha256,
         data=source.sha256(),

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from steepest.attacks.contract import Attack, AttackResult, Problem, Status
 from steepest.attacks.curve import trace
+from steepest.attacks.fitting import require_fit
+from steepest.attacks.recipes import ATTACKS
 from steepest.audit.contract import Stage
 from steepest.audit.outcome import FromX, Outcome
 from steepest.basis.streams import Stream
@@ -35,6 +37,9 @@ class Cascade:
         epsilons: one label per budget: its largest ε over all chosen examples.
         stages: (name, recipe) in order of cost; where `fgsm` is among them its gradient also gives the curve.
         factors: the grid of the FGSM curve, in units of the largest budget.
+
+    Raises:
+        UsageError, ModelError: an attack cannot serve the budget or the model.
     """
 
     model: Model
@@ -44,6 +49,10 @@ class Cascade:
     objective: Objective
     factors: Tensor
     seed: int
+
+    def __post_init__(self) -> None:
+        for _, attack in self.stages:
+            require_fit(attack, self.budgets[-1], self.model.facts.answers, ATTACKS)
 
     @property
     def need(self) -> Need:
