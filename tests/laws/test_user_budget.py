@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from tests.conformance.table import ROWS
 from torch import nn
 
 from steepest.attacks.api import attack
@@ -15,7 +16,6 @@ from steepest.audit.api import audit
 from steepest.basis.box import Box
 from steepest.budgets.region import Region
 from steepest.models.model import Model
-from tests.conformance.table import ROWS
 
 
 @dataclass(frozen=True)

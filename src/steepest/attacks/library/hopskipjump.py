@@ -182,7 +182,7 @@ def _strides(problem: Problem, state: State, turn: Turn) -> Tensor:
 def hopskipjump(queries: int = 25_000, points: int = 100, starts: int = 100) -> Recipe:
     """Estimate the decision boundary's normal from decisions around it, step along it, and go back towards x.
 
-    Published for L2 and L∞; both are the budget's own geometry here, which serves L1 and weights too. As published, but:
+    Published for L2 and L∞; both are the budget's own geometry here, which serves L1 and weights too. Otherwise:
     the directions around the boundary have the length ‖p − x‖₂/d in every budget, the sizes of the step and the
     points of the way back are asked about several at once (the queries count them all), and the way back is always
     divided into 2²⁰ parts. 25 000 queries are about 50 iterations.
