@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,7 +133,7 @@ def pose(
     wanted = handle.facts.input_shape
     if wanted is not None and tuple(x.shape[1:]) != tuple(wanted):
         raise DataError(f"x has examples of shape {tuple(x.shape[1:])}, the model takes {tuple(wanted)}.")
-    if isinstance(y, list | tuple | int):
+    if isinstance(y, list | tuple | int | np.ndarray):
         y = torch.as_tensor(y)
     if x.ndim < 1 or (ids is not None and ids.shape != x.shape[:1]):
         raise UsageError(f"x has shape {tuple(x.shape)}, ids {None if ids is None else tuple(ids.shape)}: give [N, …].")

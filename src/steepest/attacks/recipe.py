@@ -34,6 +34,7 @@ class Recipe:
             are ranked by the problem's objective, whatever the runs ascended.
         targets: each restart is one run towards each of so many classes, the likeliest wrong ones at x first; the
             goal stays the problem's. 0: no target.
+        untargeted: the search leaves the class y and cannot aim at another; a targeted objective is refused.
         prefer: which points are kept.
         oracle: how the model is asked during the search; the model's own way if None.
         call, needs, budgets: from the catalogue; see `Attack`.
@@ -44,6 +45,7 @@ class Recipe:
     restarts: int = 1
     objective: str | Objective | None = None
     targets: int = 0
+    untargeted: bool = False
     prefer: Prefer = Prefer.LARGEST_VALUE
     oracle: Oracle | None = None
     call: str = ""
@@ -78,6 +80,11 @@ class Recipe:
             ContractError: the search left the region.
         """
         require_fit(self, problem.region.budget, problem.model.facts.answers, ATTACKS)
+        if self.untargeted and isinstance(problem.objective, Targeted):
+            raise UsageError(
+                f"{self.call or 'the recipe'} leaves the class of an example and cannot aim at another: for a target "
+                "take e.g. pgd, apgd, fmn or cw."
+            )
         with problem.model.borrowed(seed), torch.no_grad():
             best = self.explore(problem)
             if judge_x and self.start is not at_x and problem.clean is None and not self.targets:
@@ -91,9 +98,10 @@ class Recipe:
         best = Best.none_yet(x)
         model = problem.model if self.oracle is None else problem.model.asked_by(self.oracle)
         problem = replace(problem, model=model, prefer=self.prefer)
-        if self.targets:
+        targets = self._targets(problem)
+        if targets:
             problem = with_clean_answer(problem, best)
-        for run in range(self.restarts * max(1, self.targets)):
+        for run in range(self.restarts * max(1, targets)):
             live = (~_settled(problem, best)).nonzero().squeeze(1)
             if not live.numel():
                 break
@@ -114,20 +122,30 @@ class Recipe:
     def _posed(self, problem: Problem, run: int) -> Problem | None:
         """Return the problem of one run: its random numbers, its objective; None if there is no such target."""
         posed = replace(problem, stream=problem.stream.split(run), restart=run)
-        if not self.targets:
-            return posed if self.objective is None else replace(posed, objective=objective_of(self.objective))
+        targets = self._targets(problem)
+        if not targets:
+            return posed if self.objective is None else replace(posed, objective=self._aimed(problem.objective))
         assert problem.clean is not None
-        rank = run % self.targets
+        rank = run % targets
         if rank >= problem.clean.shape[1] - 1:
             return None
         aim = likeliest_wrong(problem.clean, problem.y)[:, rank]
         base = problem.objective if self.objective is None else self.objective
         return replace(posed, objective=Targeted(base, aim))
 
+    def _targets(self, problem: Problem) -> int:
+        """Return how many classes each restart aims at in turn; a caller's own target is the only one."""
+        return 0 if isinstance(problem.objective, Targeted) else self.targets
+
+    def _aimed(self, asked: Objective) -> Objective:
+        """Return the recipe's objective, towards the class that the caller's aims at, if it aims at one."""
+        assert self.objective is not None
+        return Targeted(self.objective, asked.target) if isinstance(asked, Targeted) else objective_of(self.objective)
+
 
 def likeliest_wrong(outputs: Tensor, y: Tensor) -> Tensor:
     """Return int64 [N, K − 1]: the classes other than y, the likeliest first."""
-    others = outputs.scatter(1, y[:, None], -torch.inf)
+    others = outputs.scatter(1, y.long()[:, None], -torch.inf)
     return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 

@@ -109,11 +109,41 @@ def call_text(name: str, factory: Callable[..., T], remember: Callable[[T, str],
     @functools.wraps(factory)
     def remembering(*args: Any, **kwargs: Any) -> T:
         bound = signature.bind(*args, **kwargs)
+        for key, value in bound.arguments.items():
+            _require_kind(name, signature.parameters[key], value)
         bound.apply_defaults()
         inner = ", ".join(f"{key}={value!r}" for key, value in bound.arguments.items())
         return remember(factory(*args, **kwargs), f"{name}({inner})")
 
     return remembering
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a text"),
+    "bool": ((bool,), "True or False"),
+    "None": ((type(None),), "None"),
+}
+
+
+def _require_kind(name: str, parameter: inspect.Parameter, value: object) -> None:
+    """Refuse an argument of another kind than its annotation names; annotations of other forms say nothing.
+
+    Raises:
+        UsageError: names the call, the parameter, the value and what is allowed.
+    """
+    hint = parameter.annotation
+    text = hint.__name__ if isinstance(hint, type) else str(hint)
+    wanted = [_KINDS.get(part.strip()) for part in text.split("|")]
+    known = [kind for kind in wanted if kind is not None]
+    if len(known) < len(wanted):
+        return
+    # True is an int to Python, and never meant as one.
+    if any(isinstance(value, types) and (bool in types or not isinstance(value, bool)) for types, _ in known):
+        return
+    allowed = " or ".join(words for _, words in known)
+    raise UsageError(f"{name}: {parameter.name}={value!r} is not allowed; give {allowed}.")
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:

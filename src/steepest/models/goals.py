@@ -8,6 +8,8 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from steepest.basis.errors import DataError
+
 
 def classes_of(choice: int | Tensor, outputs: Tensor) -> Tensor:
     """Return a class (one for all, or one per example [N]) as int64 [N] on the device of `outputs`."""
@@ -28,8 +30,18 @@ class Misclassified:
     tensor([False,  True])
     """
 
-    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """See `Goal`."""
+    def __call__(self, outputs: Tensor, y: object) -> Tensor:
+        """See `Goal`.
+
+        Raises:
+            DataError: y is no tensor of integer classes: no prediction could ever equal it.
+        """
+        if not isinstance(y, Tensor) or y.is_floating_point() or y.shape != outputs.shape[:1]:
+            form = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else repr(y)[:40]
+            raise DataError(
+                f"misclassification needs one integer class per example, and y is {form}: give such labels, or say "
+                "with goal= when an example counts as won (st.worst_case searches the largest value without a goal)."
+            )
         return (outputs.argmax(1) != y) & torch.isfinite(outputs).all(1)
 
     def rows(self, index: Tensor) -> Self:

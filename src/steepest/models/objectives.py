@@ -336,10 +336,10 @@ def checked(y: Tensor, outputs: Tensor) -> Tensor:
             f"the model answers [{outputs.shape[0]}, {outputs.shape[1]}]; a classifier needs K ≥ 2 outputs. Wrap it: "
             "a single logit z becomes torch.cat([-z, z], 1) / 2."
         )
-    if y.shape != outputs.shape[:1] or y.dtype.is_floating_point or y.dtype == torch.bool:
+    if not isinstance(y, Tensor) or y.shape != outputs.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
+        form = f"shape {tuple(y.shape)} and type {y.dtype}" if isinstance(y, Tensor) else f"type {type(y).__name__}"
         raise DataError(
-            f"labels of shape {tuple(y.shape)} and type {y.dtype} do not fit {outputs.shape[0]} examples: "
-            "give one integer class per example, shape [N]."
+            f"labels of {form} do not fit {outputs.shape[0]} examples: give one integer class per example, shape [N]."
         )
     if y.numel() and (int(y.min()) < 0 or int(y.max()) >= outputs.shape[1]):
         raise DataError(

@@ -18,6 +18,7 @@ from steepest.attacks.recipe import ATTACKS, Recipe, recipe, result_of, with_cle
 from steepest.basis.errors import UsageError, unknown
 from steepest.budgets.catalogue import kind_of
 from steepest.models.expected import Expected
+from steepest.models.objectives import Targeted
 
 VERSIONS = ("standard", "plus", "rand")
 DRAWS = 20
@@ -73,6 +74,9 @@ class AutoAttack:
             for number, stage in enumerate(self.stages(kind)):
                 if not admits(", ".join(stage.budgets) or "any", kind):
                     notes.append(f"{stage.call} does not serve {kind} and was left out")
+                    continue
+                if stage.untargeted and isinstance(problem.objective, Targeted):
+                    notes.append(f"{stage.call} cannot aim at a class and was left out")
                     continue
                 live = (~best.won if problem.drop_solved else torch.ones_like(best.won)).nonzero().squeeze(1)
                 if not live.numel():

@@ -76,4 +76,4 @@ def deepfool(steps: int = 50, overshoot: float = 0.02, classes: int = 10) -> Rec
     whole("deepfool", "steps", steps, 0)
     whole("deepfool", "classes", classes, 2)
     between("deepfool", "overshoot", overshoot, 0, float("inf"))
-    return Recipe(search=NearestBoundary(steps, overshoot, classes), prefer=Prefer.SMALLEST_GAUGE)
+    return Recipe(search=NearestBoundary(steps, overshoot, classes), untargeted=True, prefer=Prefer.SMALLEST_GAUGE)

@@ -182,5 +182,6 @@ def fab(
         restarts=restarts,
         objective="margin" if targets else None,
         targets=targets,
+        untargeted=not targets,
         prefer=Prefer.SMALLEST_GAUGE,
     )

@@ -81,4 +81,4 @@ def md(steps: int = 50, restarts: int = 1) -> Recipe:
     """
     if not isinstance(restarts, int) or restarts < 1:
         raise UsageError(f"md: restarts={restarts!r} is not allowed; give a whole number of at least 1.")
-    return Recipe(search=MarginDecomposition(steps), start=uniform, restarts=2 * restarts)
+    return Recipe(search=MarginDecomposition(steps), start=uniform, restarts=2 * restarts, untargeted=True)
