@@ -84,7 +84,7 @@ def test_arguments_of_another_kind_are_refused_by_name():
     """In a process of its own: under test every call is checked before ours can say anything."""
     code = (
         "import sys\nfrom steepest.attacks.recipes import ATTACKS\nfrom steepest.basis.errors import UsageError\n"
-        "for text in sys.argv[1:]:\n    try:\n        ATTACKS.build(text)\n    except UsageError as e:\n        print(e)"
+        "for text in sys.argv[1:]:\n  try:\n    ATTACKS.build(text)\n  except UsageError as error:\n    print(error)"
     )
     where = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     asked = subprocess.run([sys.executable, "-c", code, *WRONG], env=where, capture_output=True, text=True, check=True)
