@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 
@@ -155,3 +157,17 @@ def test_parameters_outside_their_range_are_refused():
     for text in ("pgd(start='somewhere')", "pgd(restarts=0)", "bim(steps=-1)", "r-fgsm(noise=1.5)", "noise(points=0)"):
         with pytest.raises(UsageError):
             ATTACKS.build(text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_outside_its_range_is_refused_by_the_name_of_the_attack(name):
+    for parameter in signature(ATTACKS.entry(name).factory).parameters.values():
+        wrong = {int: -1, float: float("nan"), str: "no such thing"}.get(type(parameter.default))
+        if wrong is None:
+            continue
+        with pytest.raises(UsageError) as said:
+            ATTACKS.entry(name).factory(**{parameter.name: wrong})
+        assert str(said.value).startswith(f"{name}: "), parameter.name
+        assert parameter.name in str(said.value)
+        assert str(wrong) in str(said.value)
+        assert str(said.value).count(f"{name}: ") == 1

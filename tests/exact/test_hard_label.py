@@ -154,3 +154,12 @@ def test_half_precision_has_a_farthest_point():
     lower, upper = st.Region(st.Linf(0.25), st.Box(0, 1), x).loose().bounds
     assert lower.tolist() == [[0, 0]]
     assert upper.tolist() == [[1, 1]]
+
+
+def test_where_all_points_around_agree_the_step_goes_by_their_mean():
+    """With one point around, φ − mean φ is 0: such an iteration would move nothing."""
+    model = Halfspace(2)
+    calls = [f"hopskipjump(queries={1 + 25 + 30 + 39 * iterations}, points=1, starts=25)" for iterations in (0, 1, 3)]
+    none, one, three = (model.attack(call, st.L2(3.0)).radius for call in calls)
+    assert (one < 0.999 * none).any()
+    assert (three < 0.99 * none).sum() >= 2  # the first success may lie where nothing nearer exists

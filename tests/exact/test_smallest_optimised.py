@@ -203,6 +203,29 @@ def test_confidence_drives_the_search_beyond_the_boundary(call, budget, kind):
     assert (shallow.radius < wanted).all()
 
 
+@pytest.mark.parametrize(
+    ("call", "budget"), [("fmn(steps=40)", st.L2(1.0)), (CW, st.L2(1.0)), (EAD, st.L1(1.0)), (SIGMA, st.Linf(1.0))]
+)
+def test_an_objective_of_ones_own_is_followed_as_it_is(call, budget):
+    """y holds real numbers, or nothing at all: a margin could not be computed."""
+
+    class Beyond:
+        def __call__(self, outputs: Tensor, y: object) -> Tensor:
+            return outputs[:, 0] > 0.3
+
+        def rows(self, index: Tensor) -> Beyond:
+            return self
+
+    x = torch.full((3, 4), 0.5).double()
+    weights = torch.tensor([3.0, 1.0, -2.0, 0.5]).double()
+    model = st.Model(lambda x: ((x - 0.5) @ weights)[:, None] + torch.zeros(1, 2), box=(0, 1))
+    if call == SIGMA:
+        budget = BUDGETS.entry("l0").factory(4)
+    for y in (torch.tensor([0.1, 0.2, 0.3]), None):
+        found = st.attack(call, model, x, y, budget, objective=lambda z, y: z[:, 0] - 0.3, goal=Beyond())
+        assert found.won.all(), y
+
+
 def test_cw_needs_a_finite_box_and_says_so():
     x, y = torch.zeros(1, 2), torch.tensor([0])
     with pytest.raises(UsageError, match=r"not finite.*box=\(low, high\)"):
@@ -254,6 +277,23 @@ def test_where_success_is_not_monotone_the_smallest_met_is_kept():
     assert float(walk.radius) == pytest.approx(0.1, abs=1e-3)
     assert float(jump.radius) < 0.41
     assert walk.won.all()
+
+
+def test_a_success_below_a_failed_budget_opens_the_bracket_again():
+    """Fooled for 0.15 < δ < 0.22 and beyond 0.95, walked in steps of 0.28 ε: ε = 1 finds 1, ½ fails, ¾ finds 0.21."""
+
+    def network(x: Tensor) -> Tensor:
+        t = x[:, 0]
+        z = torch.maximum(0.035 - (t - 0.185).abs(), t - 0.95)
+        return torch.stack([-z, z, t - 100], 1)
+
+    x, y = torch.zeros(1, 1).double(), torch.tensor([0])
+    call = "bisection(attack='bim(steps=4, step=0.28)', rounds={})"
+    found = [
+        float(st.attack(call.format(rounds), network, x, y, st.Linf(1.0), objective=lambda z, y: z[:, 2]).radius)
+        for rounds in (0, 1, 2, 16)
+    ]
+    assert found == pytest.approx([1.0, 1.0, 0.21, 0.15], rel=1e-3)
 
 
 def test_bisection_serves_what_its_attack_serves():

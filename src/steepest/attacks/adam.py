@@ -6,7 +6,7 @@ from torch import Tensor
 
 from steepest.attacks.contract import State
 
-_MEAN, _SQUARE, _FLOOR = 0.9, 0.999, 1e-8
+_MEAN, _SQUARE = 0.9, 0.999
 
 
 def at_rest(like: Tensor) -> State:
@@ -14,14 +14,17 @@ def at_rest(like: Tensor) -> State:
     return {"mean": like.new_zeros(like.shape), "square": like.new_zeros(like.shape)}
 
 
-def adam_step(gradient: Tensor, state: State, count: int, rate: float) -> tuple[Tensor, State]:
-    """Return the move −rate · m/(√v + 10⁻⁸) against a gradient, and the new moments alone.
+def adam_step(
+    gradient: Tensor, state: State, count: int, rate: float | Tensor, floor: float = 1e-8
+) -> tuple[Tensor, State]:
+    """Return the move −rate · m/(√v + floor) against a gradient, and the new moments alone.
 
     m and v are the running means of the gradient and of its square (decay 0.9 and 0.999), freed from the bias of
     their start; coordinates whose gradients were all zero do not move.
 
     Args:
         count: how many gradients came before; the same for all rows.
+        floor: 0 for moves that do not depend on the scale of the gradients.
 
     Source: Kingma & Ba 2015.
 
@@ -32,5 +35,6 @@ def adam_step(gradient: Tensor, state: State, count: int, rate: float) -> tuple[
     """
     mean = state["mean"] * _MEAN + gradient * (1 - _MEAN)
     square = state["square"] * _SQUARE + gradient.square() * (1 - _SQUARE)
-    length = (square / (1 - _SQUARE ** (count + 1))).sqrt_().add_(_FLOOR)
+    length = (square / (1 - _SQUARE ** (count + 1))).sqrt_().add_(floor)
+    length = length.masked_fill_(length == 0, 1)
     return (mean / length).mul_(-rate / (1 - _MEAN ** (count + 1))), {"mean": mean, "square": square}

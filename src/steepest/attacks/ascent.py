@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch import Tensor
 
+from steepest.attacks.checks import between, positive, whole
 from steepest.attacks.contract import GRADIENT, Ask, Problem, State
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation
 
@@ -56,12 +55,9 @@ class GradientAscent:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 0:
-            raise UsageError(f"steps={self.steps!r} is not allowed; give a whole number of at least 0.")
-        if not 0 < self.size < math.inf:
-            raise UsageError(f"a step of {self.size!r} is not allowed; give a positive share of the budget, e.g. 1/8.")
-        if not 0 <= self.momentum < math.inf:
-            raise UsageError(f"momentum={self.momentum!r} is not allowed; give a finite number of at least 0.")
+        whole("", "steps", self.steps, 0)
+        positive("", "step", self.size, "give a positive share of the budget, e.g. 1/8")
+        between("", "momentum", self.momentum, 0)
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`: the velocity, if there is momentum."""
@@ -79,6 +75,18 @@ class GradientAscent:
             direction = accumulated(state["velocity"], direction, self.momentum)
             state = {"velocity": direction}
         return problem.region.ascend(found.point, direction, self.size), state
+
+
+def size_of(step: float | None, steps: int) -> float:
+    """Return the size of a step as a share of the budget: 2.5/steps if left out, which crosses the budget and more.
+
+    >>> size_of(None, 20), size_of(0.3, 20)
+    (0.125, 0.3)
+    """
+    if step is not None:
+        return step
+    whole("", "steps", steps, 0)
+    return 2.5 / max(steps, 1)
 
 
 def accumulated(velocity: Tensor, gradient: Tensor, momentum: float) -> Tensor:

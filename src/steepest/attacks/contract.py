@@ -67,18 +67,24 @@ class Problem:
     clean: Tensor | None = None
     restart: int = 0
 
-    def gradient(self, point: Tensor) -> Evaluation:
-        """Ask for the gradient at one point of each example, by the model's oracles."""
-        question = Question(
+    def question(self, point: Tensor, ask: Ask, number: int = 0) -> Question:
+        """Return question `number` of a search, about one point of each example."""
+        return Question(
             point=point,
             y=self.y,
             objective=self.objective,
             goal=self.goal,
-            need=Need.GRADIENT,
+            need=ask.need,
+            ascent=ask.ascent,
+            classes=ask.classes,
             stream=self.stream,
+            step=number,
             region=self.region,
         )
-        return self.model.answer(question)
+
+    def gradient(self, point: Tensor) -> Evaluation:
+        """Ask for the gradient at one point of each example, by the model's oracles."""
+        return self.model.answer(self.question(point, GRADIENT))
 
     def rows(self, index: Tensor) -> Self:
         """Return the problem of the examples that `index` selects."""

@@ -8,9 +8,10 @@ from typing import Any, Self, final
 from torch import Tensor
 
 from steepest.attacks.chain import Chain
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import Ask, Problem, Search, State
 from steepest.attacks.starts import STARTS, Start
-from steepest.basis.errors import UsageError, unknown
+from steepest.basis.errors import unknown
 from steepest.basis.streams import Stream
 from steepest.models.contract import Evaluation, Goal, Need
 from steepest.models.goals import Never
@@ -59,8 +60,7 @@ class Diversify:
     steps: int = 2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 0:
-            raise UsageError(f"diversify={self.steps!r} is not allowed; give a whole number of at least 0, e.g. 2.")
+        whole("", "diversify", self.steps, 0, ", e.g. 2")
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`: nothing to remember."""
@@ -76,7 +76,7 @@ class Diversify:
         return problem.region.ascend(found.point, found.gradient, 1.0), state
 
 
-def started(search: Search, start: str, attack: str) -> tuple[Search, Start]:
+def started(search: Search, start: str) -> tuple[Search, Start]:
     """Return a search and the function that starts it, for a start by name: one of `STARTS`, or "odi".
 
     Raises:
@@ -85,5 +85,5 @@ def started(search: Search, start: str, attack: str) -> tuple[Search, Start]:
     if start == ODI:
         return Chain(Diversify(), search), STARTS["uniform"]
     if start not in STARTS:
-        raise unknown(f"start of {attack}", start, [*STARTS, ODI])
+        raise unknown("start", start, [*STARTS, ODI])
     return search, STARTS[start]

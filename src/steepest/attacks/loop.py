@@ -13,7 +13,7 @@ from steepest.attacks.best import Best
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, Search
 from steepest.basis.errors import ContractError
 from steepest.basis.streams import Stream
-from steepest.models.contract import Evaluation, Question
+from steepest.models.contract import Evaluation
 
 _WIDTH = 512
 """So many points are asked about at once where there are several per example and few examples."""
@@ -35,7 +35,7 @@ def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
         found = answered(problem, point, VALUE if last else search.ask(problem, state, number), number, best)
         if last:
             break
-        done = _finished(problem, best)
+        done = settled(problem, best)
         if getattr(search, "ends_at_success", False):
             done = done | found.won
         if bool(done.any()):
@@ -50,27 +50,36 @@ def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
     return total
 
 
-def _finished(problem: Problem, best: Best) -> Tensor:
+def settled(problem: Problem, best: Best) -> Tensor:
+    """Return bool [N]: nothing better is wanted: a success, or where the smallest one is wanted, one of size 0."""
     if problem.prefer is Prefer.SMALLEST_GAUGE:
         return best.won & (best.gauge == 0)
     return best.won if problem.drop_solved else torch.zeros_like(best.won)
 
 
+def judged(problem: Problem, point: Tensor, best: Best) -> Evaluation:
+    """Ask for the verdict on one point of each example, outside any search, and let `best` learn."""
+    found = problem.model.evaluate(point, problem.y, problem.objective, problem.goal)
+    best.spend(found)
+    best.learn(problem, found)
+    return found
+
+
 def answered(problem: Problem, point: Tensor, ask: Ask, number: int, best: Best) -> Evaluation:
     """Ask the model about one point of each example, or several ([N, Q, *features]), and let `best` learn."""
     if point.ndim == problem.region.x.ndim:
-        found = problem.model.answer(_question(problem, point, ask, number))
+        found = problem.model.answer(problem.question(point, ask, number))
         best.spend(found)
         if ask.judged != 0:
             best.learn(problem, found)
         return found
     count = point.shape[1]
-    judged = count if ask.judged is None else ask.judged
+    ranked = count if ask.judged is None else ask.judged
     parts = []
     for columns in _columns(point):
         parts.append(_asked_about(problem, point[:, columns], ask, number, columns))
         best.spend(parts[-1], columns.stop - columns.start)
-        for column in range(columns.start, min(columns.stop, judged)):
+        for column in range(columns.start, min(columns.stop, ranked)):
             best.learn(problem, parts[-1].each(lambda held, at=column - columns.start: held[:, at]))  # type: ignore[misc]
     return _side_by_side(parts)
 
@@ -85,7 +94,7 @@ def _asked_about(problem: Problem, point: Tensor, ask: Ask, number: int, columns
     """Ask about [N, Q, *features] as one batch of N·Q; every tensor of the answer is [N, Q, ...]."""
     count, many = point.shape[:2]
     rows = torch.arange(count, device=point.device).repeat_interleave(many)
-    posed = replace(_question(problem, point.flatten(0, 1), ask, number), stream=None, region=None)
+    posed = replace(problem.question(point.flatten(0, 1), ask, number), stream=None, region=None)
     drawn: dict[str, Any] = {}
     if problem.model.oracles:
         # Numbers of its own for each column: how many are asked about at once depends on batchmates.
@@ -103,21 +112,6 @@ def _asked_about(problem: Problem, point: Tensor, ask: Ask, number: int, columns
         )
     )
     return found.each(lambda tensor: tensor.reshape(count, many, *tensor.shape[1:]))
-
-
-def _question(problem: Problem, point: Tensor, ask: Ask, number: int) -> Question:
-    return Question(
-        point=point,
-        y=problem.y,
-        objective=problem.objective,
-        goal=problem.goal,
-        need=ask.need,
-        ascent=ask.ascent,
-        classes=ask.classes,
-        stream=problem.stream,
-        step=number,
-        region=problem.region,
-    )
 
 
 def _side_by_side(parts: list[Evaluation]) -> Evaluation:

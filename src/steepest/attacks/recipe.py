@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, TypeVar, final
 
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from steepest.attacks.ascent import Jump
 from steepest.attacks.best import Best
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import Attack, AttackResult, Prefer, Problem, Search, Status
 from steepest.attacks.fitting import require_fit
-from steepest.attacks.loop import require_feasible, run_search
+from steepest.attacks.loop import judged, require_feasible, run_search, settled
 from steepest.attacks.starts import Start, at_x
 from steepest.basis.catalogue import Catalogue, call_text
 from steepest.basis.errors import UsageError
-from steepest.models.contract import Evaluation, Objective, Oracle
+from steepest.models.contract import Objective, Oracle
 from steepest.models.goals import Never
 from steepest.models.objectives import Targeted, fallback_notes, objective_of
 
@@ -53,15 +55,9 @@ class Recipe:
     budgets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("restarts", 1), ("targets", 0)):
-            given = getattr(self, name)
-            if not isinstance(given, int) or given < least:
-                raise UsageError(
-                    f"{self.call or 'recipe'}: {name}={given!r} is not allowed; give a whole number of at "
-                    f"least {least}."
-                )
-        if self.search.steps < 0:
-            raise UsageError(f"{self.call or 'recipe'}: steps={self.search.steps} is not allowed; at least 0.")
+        whole("", "restarts", self.restarts, 1)
+        whole("", "targets", self.targets, 0)
+        whole("", "steps", self.search.steps, 0)
 
     @property
     def is_fgsm(self) -> bool:
@@ -102,7 +98,7 @@ class Recipe:
         if targets:
             problem = with_clean_answer(problem, best)
         for run in range(self.restarts * max(1, targets)):
-            live = (~_settled(problem, best)).nonzero().squeeze(1)
+            live = (~settled(problem, best)).nonzero().squeeze(1)
             if not live.numel():
                 break
             part = self._posed(problem if live.numel() == x.shape[0] else problem.rows(live), run)
@@ -149,24 +145,11 @@ def likeliest_wrong(outputs: Tensor, y: Tensor) -> Tensor:
     return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def _settled(problem: Problem, best: Best) -> Tensor:
-    if problem.prefer is Prefer.SMALLEST_GAUGE:
-        return best.won & (best.gauge == 0)
-    return best.won if problem.drop_solved else torch.zeros_like(best.won)
-
-
 def with_clean_answer(problem: Problem, best: Best) -> Problem:
     """Return the problem with the model's answer at x; where it must be asked for, that is also judged."""
     if problem.clean is not None:
         return problem
-    return replace(problem, clean=_asked_at_x(problem, best).outputs)
-
-
-def _asked_at_x(problem: Problem, best: Best) -> Evaluation:
-    found = problem.model.evaluate(problem.region.x, problem.y, problem.objective, problem.goal)
-    best.spend(found)
-    best.learn(problem, found)
-    return found
+    return replace(problem, clean=judged(problem, problem.region.x, best).outputs)
 
 
 def judge_clean(problem: Problem, best: Best) -> None:
@@ -174,7 +157,8 @@ def judge_clean(problem: Problem, best: Best) -> None:
     rest = (~best.won).nonzero().squeeze(1)
     if rest.numel():
         kept = best.rows(rest)
-        _asked_at_x(problem.rows(rest), kept)
+        part = problem.rows(rest)
+        judged(part, part.region.x, kept)
         best.take(rest, kept)
 
 
@@ -222,7 +206,17 @@ def recipe(
             known: dict[str, Any] = {"call": text, "needs": needs, "budgets": budgets}
             return replace(made, **known)  # type: ignore[type-var]
 
-        remembering = call_text(name, factory, remember)
+        @wraps(factory)
+        def named(*args: Any, **kwargs: Any) -> Made:
+            try:
+                return factory(*args, **kwargs)
+            except UsageError as error:
+                # A search that several attacks share cannot know which of them was asked for.
+                if str(error).startswith(f"{name}: "):
+                    raise
+                raise UsageError(f"{name}: {error}") from None
+
+        remembering = call_text(name, named, remember)
         facts = {"needs": needs, "budgets": ", ".join(budgets) or "any", "cost": cost, "source": source}
         ATTACKS.add(name, facts)(remembering)
         return remembering

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import between as between
+from steepest.attacks.checks import whole as whole
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipe import likeliest_wrong
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand
 from steepest.budgets.contract import Limits
 from steepest.budgets.reach import slope
 from steepest.budgets.region import Region
 from steepest.models.contract import Evaluation, Objective
-from steepest.models.objectives import Margin, Targeted
+from steepest.models.objectives import DLR, CrossEntropy, DLROrMargin, Margin, ScaledCrossEntropy, Targeted
 
 
 def limits_at(region: Region, point: Tensor) -> Limits:
@@ -37,11 +39,14 @@ def farthest(region: Region) -> Tensor:
 
 
 def margin_of(objective: Objective) -> Objective:
-    """Return the margin that an objective speaks of: to the target where it has one, else away from y."""
+    """Return the margin that stands for a classifier's objective, towards the same target; any other as it is.
+
+    >>> margin_of(ScaledCrossEntropy()), margin_of(Targeted("ce", 3))
+    (Margin(), Targeted(Margin(), 3))
+    """
     if isinstance(objective, Targeted):
-        assert objective.target is not None
-        return Targeted("margin", objective.target)
-    return Margin()
+        return replace(objective, base=Margin())
+    return Margin() if isinstance(objective, CrossEntropy | ScaledCrossEntropy | DLR | DLROrMargin) else objective
 
 
 def own_and_rivals(outputs: Tensor, y: Tensor, count: int) -> Tensor:
@@ -84,24 +89,3 @@ def cosine(first: float, last: float, number: int, steps: int) -> float:
     (1.0, 0.5, 0.0)
     """
     return last + (first - last) * (1 + math.cos(math.pi * number / steps)) / 2
-
-
-def whole(attack: str, name: str, given: object, least: int) -> None:
-    """Refuse what is no whole number of at least `least`.
-
-    Raises:
-        UsageError: names the attack, the parameter, its value and what is allowed.
-    """
-    if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        raise UsageError(f"{attack}: {name}={given!r} is not allowed; give a whole number of at least {least}.")
-
-
-def between(attack: str, name: str, given: float, low: float, high: float) -> None:
-    """Refuse a number outside [low, high], or NaN.
-
-    Raises:
-        UsageError: names the attack, the parameter, its value and what is allowed.
-    """
-    if not low <= given <= high or math.isinf(given):
-        allowed = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
-        raise UsageError(f"{attack}: {name}={given!r} is not allowed; give a finite number {allowed}.")

@@ -62,6 +62,19 @@ class Box:
         """
         return self._fitted(self.lower, x), self._fitted(self.upper, x)
 
+    def side(self, x: Tensor) -> Tensor:
+        """Return the widest finite side, a number in float64; 1 if there is none.
+
+        Published step sizes are for inputs in [0, 1]: times the side they serve inputs in every unit.
+
+        >>> Box(0, 255).side(torch.zeros(1, 3)), Box.of(None).side(torch.zeros(1, 3))
+        (tensor(255., dtype=torch.float64), tensor(1., dtype=torch.float64))
+        """
+        lower, upper = self.bounds(x)
+        sides = (upper - lower).nan_to_num(posinf=0.0)
+        widest = sides.amax() if sides.numel() else sides.sum()
+        return torch.where(widest > 0, widest, 1.0)
+
     def contains(self, x: Tensor) -> Tensor:
         """Return [N]: whether every coordinate lies inside, decided in float64; NaN lies outside."""
         if self._two_numbers() and x.shape[1:].numel() and x.ndim > 1:

@@ -43,6 +43,7 @@ class Estimated:
     Args:
         samples: pairs per gradient.
         sigma: in data units.
+        in_sides: sigma is a share of the box's widest side instead, as are published ones, for inputs in [0, 1].
         draw: u has independent coordinates, "normal" (NES) or "signs", ±1 (SPSA).
         box: used where a question does not say where points may move.
 
@@ -56,12 +57,13 @@ class Estimated:
     sigma: float = 1e-3
     draw: str = "normal"
     box: Box | None = None
+    in_sides: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 1:
             raise UsageError(f"samples={self.samples!r} is not allowed; give a whole number of pairs, at least 1.")
         if not 0 < self.sigma < math.inf:
-            raise UsageError(f"a distance of {self.sigma!r} is not allowed; give a positive one in data units: 0.001.")
+            raise UsageError(f"sigma={self.sigma!r} is not allowed; give a positive finite distance, e.g. 0.001.")
         if self.draw not in _DRAWS:
             raise UsageError(f"draw={self.draw!r} is not allowed; give one of {', '.join(_DRAWS)}.")
 
@@ -95,6 +97,7 @@ class Estimated:
         middle = point
         if box is not None:
             lower, upper = box.bounds(point)
+            scale = scale * box.side(point) if self.in_sides else scale
             scale = torch.minimum(scale, (upper - lower) / (2 * reach))
             middle = torch.clamp(point, lower + reach * scale, upper - reach * scale)
         if question.region is not None:

@@ -10,11 +10,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import refused, whole
 from steepest.attacks.contract import GRADIENT, Ask, Problem, State
 from steepest.attacks.diversified import started
 from steepest.attacks.recipe import Recipe, recipe
 from steepest.attacks.starts import Start
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat
 from steepest.budgets.contract import is_sparse
 from steepest.budgets.region import Region
@@ -68,8 +68,7 @@ class AutoPGD:
     steps: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 0:
-            raise UsageError(f"steps={self.steps!r} is not allowed; give a whole number of at least 0.")
+        whole("apgd", "steps", self.steps, 0)
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`."""
@@ -243,13 +242,16 @@ def _signs(region: Region, gradient: Tensor, share: Tensor, size: Tensor) -> Ten
 
 
 def _noise(steps: int, otherwise: Start) -> Start:
-    """Return the published start: for sparse sets normal noise projected onto the first phase's multiple of the set."""
+    """Return the published start: for sparse sets normal noise projected onto the first phase's multiple of the set.
+
+    The noise is in sides of the box: published for inputs in [0, 1].
+    """
 
     def start(problem: Problem, restart: int) -> Tensor:
         region = problem.region
         if not is_sparse(region.budget):
             return otherwise(problem, restart)
-        noise = problem.stream.normal(0, tuple(region.x.shape[1:]))
+        noise = region.box.side(region.x) * problem.stream.normal(0, tuple(region.x.shape[1:]))
         first = 3 - sum(begin <= 0 for begin in phases(steps))
         return _times(region, first).project((region.x.double() + noise).to(region.x.dtype))
 
@@ -275,10 +277,8 @@ def apgd(
     """
     chosen = "dlr" if objective is None and isinstance(targets, int) and targets > 0 else objective
     if chosen not in (None, "ce", "dlr", "margin", "scaled-ce"):
-        raise UsageError(
-            f"apgd: objective={objective!r} is not allowed; give 'ce', 'dlr', 'margin', 'scaled-ce' or None."
-        )
-    search, at = started(AutoPGD(steps), start, "apgd")
+        raise refused("apgd", "objective", objective, "give 'ce', 'dlr', 'margin', 'scaled-ce' or None")
+    search, at = started(AutoPGD(steps), start)
     return Recipe(
         search=search,
         start=_noise(steps, at) if start == "uniform" else at,

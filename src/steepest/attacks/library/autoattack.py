@@ -8,6 +8,7 @@ from typing import ClassVar, final
 import torch
 
 from steepest.attacks.best import Best
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import AttackResult, Problem
 from steepest.attacks.fitting import admits, require_fit
 from steepest.attacks.library.apgd import apgd
@@ -15,7 +16,7 @@ from steepest.attacks.library.fab import fab
 from steepest.attacks.library.square import square
 from steepest.attacks.loop import require_feasible
 from steepest.attacks.recipe import ATTACKS, Recipe, recipe, result_of, with_clean_answer
-from steepest.basis.errors import UsageError, unknown
+from steepest.basis.errors import unknown
 from steepest.budgets.catalogue import kind_of
 from steepest.models.expected import Expected
 from steepest.models.objectives import Targeted
@@ -105,8 +106,7 @@ def autoattack(version: str = "standard", steps: int = 100, queries: int = 5000)
     asks for a last one that it never uses. `steps` and `queries` are for trying it out; other values are no AutoAttack.
     """
     if version not in VERSIONS:
-        raise unknown("version of autoattack", version, VERSIONS)
-    for name, given in (("steps", steps), ("queries", queries)):
-        if not isinstance(given, int) or given < 1:
-            raise UsageError(f"autoattack: {name}={given!r} is not allowed; give a whole number of at least 1.")
+        raise unknown("version", version, VERSIONS)
+    whole("autoattack", "steps", steps, 1)
+    whole("autoattack", "queries", queries, 1)
     return AutoAttack(version=version, steps=steps, queries=queries)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.best import Best
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import Attack, AttackResult, Prefer, Problem, Status
 from steepest.attacks.fitting import require_fit
-from steepest.attacks.loop import require_feasible
+from steepest.attacks.loop import judged, require_feasible
 from steepest.attacks.recipe import ATTACKS, Recipe, recipe, result_of
 from steepest.attacks.starts import at_x
-from steepest.basis.errors import UsageError
 
 
 @final
@@ -23,9 +23,10 @@ class Bisection:
     """Ask an attack for the whole budget, then for shares of it, half-way from the last failure to the best success.
 
     Success of a search is not monotone in ε, so the smallest success ever met is what counts, by its own size and
-    not by the ε at which it was found. Before the attack runs at a smaller ε, the best success is projected there,
-    which costs one forward; where that is a success too, the attack is spared. Otherwise a recipe that would start
-    at random starts its first run there. Every round has its own random numbers.
+    not by the ε at which it was found; where it is smaller than an ε that failed, the bracket opens down to 0. Before
+    the attack runs at a smaller ε, the best success is projected there, which costs one forward; where that is a
+    success too, the attack is spared. Otherwise a recipe that would start at random starts its first run there. Every
+    round has its own random numbers.
 
     Attributes:
         inner: the attack, of any kind.
@@ -51,7 +52,7 @@ class Bisection:
         best = Best.none_yet(problem.region.x)
         with problem.model.borrowed(seed), torch.no_grad():
             # A copy: a model that writes into its input is refused, but only after it has written.
-            _judge(problem, best, problem.region.x.clone())
+            judged(problem, problem.region.x.clone(), best)
             problem = replace(problem, clean=best.outputs)
             share = torch.ones_like(best.gauge)
             self._attempt(problem, best, (~best.won).nonzero().squeeze(1), share, 0, self.inner)
@@ -63,6 +64,8 @@ class Bisection:
                 share = (failed + best.gauge.nan_to_num(posinf=1.0)) / 2
                 self._try_smaller(problem, best, rows, share, number)
                 failed = torch.where(best.won & (best.gauge > share), share, failed)
+                # A success below what failed shows that the failure says nothing about smaller budgets.
+                failed = torch.where(best.gauge <= failed, 0.0, failed)
         gauge = require_feasible(problem, best.point, self.call or "the search")
         return result_of(problem, best, gauge, self.call, seed)
 
@@ -70,7 +73,7 @@ class Bisection:
         """Look for successes of gauge at most `share`: the best one projected, and where that fails the attack."""
         part, known = problem.rows(rows), best.rows(rows)
         near = part.region.scaled(share[rows]).project(known.point)
-        _judge(part, known, near)
+        judged(part, near, known)
         best.take(rows, known)
         left = known.gauge > share[rows]
         self._attempt(problem, best, rows[left], share, number, _starting(self.inner, near[left]))
@@ -99,12 +102,6 @@ def _starting(attack: Attack, near: Tensor) -> Attack:
         return own(problem, run) if run else near
 
     return replace(attack, start=start)
-
-
-def _judge(problem: Problem, best: Best, point: Tensor) -> None:
-    found = problem.model.evaluate(point, problem.y, problem.objective, problem.goal)
-    best.spend(found)
-    best.learn(problem, found)
 
 
 def _as_best(problem: Problem, found: AttackResult) -> Best:
@@ -136,6 +133,5 @@ def bisection(attack: str = "pgd(steps=20)", rounds: int = 10) -> Bisection:
 
     `attack` is any call of the catalogue; it decides which models and budgets are served.
     """
-    if not isinstance(rounds, int) or rounds < 0:
-        raise UsageError(f"bisection: rounds={rounds!r} is not allowed; give a whole number of at least 0.")
+    whole("bisection", "rounds", rounds, 0)
     return Bisection(inner=ATTACKS.build(attack), rounds=rounds)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from steepest.attacks import decisions
+from steepest.attacks.checks import share, whole
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.decisions import Turn
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat, inner
 from steepest.models.contract import Evaluation
 
@@ -136,9 +136,7 @@ def boundary(queries: int = 25_000, starts: int = 100, sideways: float = 0.01, t
     """
     least = 1 + max(0, starts) + decisions.SPLITS * _BISECTIONS
     for name, given, floor in (("starts", starts, 1), ("queries", queries, least)):
-        if not isinstance(given, int) or given < floor:
-            raise UsageError(f"boundary: {name}={given!r} is not allowed; give a whole number of at least {floor}.")
+        whole("boundary", name, given, floor)
     for name, size in (("sideways", sideways), ("towards", towards)):
-        if not 0 < size < 1:
-            raise UsageError(f"boundary: {name}={size!r} is not allowed; it is a share of the distance, e.g. 0.01.")
+        share("boundary", name, size, "it is a share of the distance, e.g. 0.01")
     return Recipe(search=BoundaryWalk(queries, starts, sideways, towards), prefer=Prefer.SMALLEST_GAUGE)

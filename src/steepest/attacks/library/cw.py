@@ -9,19 +9,11 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.adam import adam_step, at_rest
+from steepest.attacks.checks import between, positive, whole
 from steepest.attacks.contract import Ask, Prefer, Problem, State
-from steepest.attacks.penalty import (
-    constants,
-    margin_of,
-    next_constant,
-    reached,
-    require_counts,
-    require_not_negative,
-    require_positive,
-    side_of,
-    working,
-)
+from steepest.attacks.penalty import constants, next_constant, reached, working
 from steepest.attacks.recipe import Recipe, recipe
+from steepest.attacks.smallest import margin_of
 from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand
 from steepest.models.contract import Evaluation, Need
@@ -90,7 +82,7 @@ class TanhDescent:
         """Return the gradient with respect to w; 0 where the budget lets nothing move."""
         assert found.gradient is not None
         w, x = state["w"], problem.region.x
-        side = side_of(problem.region)
+        side = problem.region.box.side(problem.region.x)
         pull = 2 * (found.point.to(w) - x.to(w)) / side.square()
         push = expand(torch.where(closed, 0.0, state["c"]), w) * found.gradient.to(w)
         steepness = _middle_and_half(problem, w)[1] * (1 - w.tanh().square())
@@ -124,7 +116,9 @@ def cw(steps: int = 1000, searches: int = 9, lr: float = 0.01, c: float = 1e-3, 
     slightly inside. A `confidence` drives the search until the margin is that far beyond the boundary; the point
     kept is the smallest that reaches the goal, so a margin that must hold belongs into `goal` as well.
     """
-    require_counts("cw", {"steps": steps, "searches": searches})
-    require_positive("cw", {"lr": lr, "c": c})
-    require_not_negative("cw", {"confidence": confidence})
+    whole("cw", "steps", steps, 1)
+    whole("cw", "searches", searches, 1)
+    positive("cw", "lr", lr)
+    positive("cw", "c", c)
+    between("cw", "confidence", confidence, 0)
     return Recipe(search=TanhDescent(searches, steps, lr, c, confidence), prefer=Prefer.SMALLEST_GAUGE)

@@ -8,14 +8,15 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import between, whole
 from steepest.attacks.contract import GRADIENT, Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.smallest import between, cosine, farthest, normalised, put, whole
+from steepest.attacks.smallest import cosine, farthest, normalised, put
 from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation
 
 _FIRST, _LAST = 1.0, 0.01
-"""The step along the normalised gradient, in data units, from the first question to the last."""
+"""The step along the normalised gradient, in sides of the box, from the first question to the last."""
 
 
 @final
@@ -23,7 +24,7 @@ _FIRST, _LAST = 1.0, 0.01
 class DecoupledSphere:
     """Step by α along g/‖g‖₂, then put δ on the sphere whose radius shrinks by 1 − γ at a success, else grows by 1 + γ.
 
-    α falls from 1 to 0.01 on half a cosine.
+    α falls from 1 to 0.01 sides of the box on half a cosine.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class DecoupledSphere:
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`: the radius of the sphere and that of the whole box, in data units."""
         radius = torch.full(point.shape[:1], self.norm0, dtype=torch.float64, device=point.device)
+        radius = radius * problem.region.box.side(point)
         return {"radius": radius, "most": problem.region.norm(farthest(problem.region))}
 
     def ask(self, problem: Problem, state: State, number: int) -> Ask:
@@ -45,7 +47,7 @@ class DecoupledSphere:
         region = problem.region
         radius = state["radius"]
         radius = torch.where(found.won, radius * (1 - self.gamma), radius * (1 + self.gamma)).minimum(state["most"])
-        size = cosine(_FIRST, _LAST, number, self.steps)
+        size = cosine(_FIRST, _LAST, number, self.steps) * region.box.side(region.x)
         delta = found.point.double() - region.x.double() + size * normalised(region, found.gradient)
         length = flat(delta).square().sum(1).sqrt()
         onto = torch.where(length > 0, radius / length, 0.0)
@@ -63,9 +65,10 @@ def ddn(steps: int = 100, gamma: float = 0.05, norm0: float = 1.0) -> Recipe:
 
     Args:
         gamma: by what share the radius changes.
-        norm0: the radius of the first sphere in data units, made for inputs in [0, 1].
+        norm0: the radius of the first sphere, as a share of the box's widest side (published: inputs in [0, 1]); in
+            data units where the box is open.
     """
     whole("ddn", "steps", steps, 0)
     between("ddn", "gamma", gamma, 0, 1)
-    between("ddn", "norm0", norm0, 0, float("inf"))
+    between("ddn", "norm0", norm0, 0)
     return Recipe(search=DecoupledSphere(steps, gamma, norm0), prefer=Prefer.SMALLEST_GAUGE)

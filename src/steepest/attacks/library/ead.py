@@ -8,19 +8,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import between, positive, whole
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, State
-from steepest.attacks.penalty import (
-    constants,
-    margin_of,
-    next_constant,
-    reached,
-    require_counts,
-    require_not_negative,
-    require_positive,
-    side_of,
-    working,
-)
+from steepest.attacks.penalty import constants, next_constant, reached, working
 from steepest.attacks.recipe import Recipe, recipe
+from steepest.attacks.smallest import margin_of
 from steepest.basis.tensors import expand
 from steepest.models.contract import Evaluation, Need
 
@@ -83,7 +75,7 @@ class ElasticDescent:
 
     def _shrunk(self, problem: Problem, found: Evaluation, state: State, closed: Tensor, count: int) -> Tensor:
         assert found.gradient is not None
-        side, like = side_of(problem.region), state["now"]
+        side, like = problem.region.box.side(problem.region.x), state["now"]
         slack = (found.point.to(like) - problem.region.x.to(like)) / side
         push = expand(torch.where(closed, 0.0, state["c"]), like) * (found.gradient.to(like) * side)
         moved = slack - self.rate * (1 - count / self.each) ** 0.5 * (2 * slack - push)
@@ -92,7 +84,9 @@ class ElasticDescent:
 
 
 def _point(problem: Problem, delta: Tensor) -> Tensor:
-    return problem.region.loose().project(problem.region.x.to(delta) + side_of(problem.region) * delta)
+    return problem.region.loose().project(
+        problem.region.x.to(delta) + problem.region.box.side(problem.region.x) * delta
+    )
 
 
 @recipe(
@@ -115,7 +109,10 @@ def ead(
     `steps` is for each of the `searches` for c; there is no early stop, because examples of a batch walk in step.
     `beta` and `lr` are in units of the box's widest side; beta=0 is plain gradient descent with momentum.
     """
-    require_counts("ead", {"steps": steps, "searches": searches})
-    require_positive("ead", {"lr": lr, "c": c})
-    require_not_negative("ead", {"beta": beta, "confidence": confidence})
+    whole("ead", "steps", steps, 1)
+    whole("ead", "searches", searches, 1)
+    positive("ead", "lr", lr)
+    positive("ead", "c", c)
+    between("ead", "beta", beta, 0)
+    between("ead", "confidence", confidence, 0)
     return Recipe(search=ElasticDescent(searches, steps, lr, c, beta, confidence), prefer=Prefer.SMALLEST_GAUGE)

@@ -8,10 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import between, share, whole
 from steepest.attacks.contract import GRADIENT, VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.smallest import between, limits_at, nearest_plane, own_and_rivals, put, whole
-from steepest.basis.errors import UsageError
+from steepest.attacks.smallest import limits_at, nearest_plane, own_and_rivals, put
 from steepest.basis.tensors import expand, inner
 from steepest.budgets.reach import nearest
 from steepest.models.contract import Evaluation, Need
@@ -173,9 +173,8 @@ def fab(
     for name, given, least in (("steps", steps, 1), ("closing", closing, 0), ("classes", classes, 2)):
         whole("fab", name, given, least)
     between("fab", "alpha_max", alpha_max, 0, 1)
-    between("fab", "eta", eta, 1, float("inf"))
-    if not 0 < beta < 1:
-        raise UsageError(f"fab: beta={beta!r} is not allowed; give a share between 0 and 1 (published: 0.9).")
+    between("fab", "eta", eta, 1)
+    share("fab", "beta", beta, "give a share between 0 and 1 (published: 0.9)")
     search = AdaptiveBoundary(steps, targets, alpha_max, eta, beta, closing, classes)
     return Recipe(
         search=search,

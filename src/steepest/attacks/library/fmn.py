@@ -58,8 +58,10 @@ class BreathingBudget:
         size = torch.where(found.won, torch.minimum(state["size"] * (1 - gamma), smallest), missed).minimum(
             state["farthest"]
         )
-        step = cosine(*self.sizes, number, self.steps) * normalised(region, found.gradient)
-        point = region.scaled(size).project((found.point.double() + step).to(found.point.dtype))
+        length = cosine(*self.sizes, number, self.steps) * region.box.side(region.x)
+        point = region.scaled(size).project(
+            (found.point.double() + length * normalised(region, found.gradient)).to(found.point.dtype)
+        )
         return point, state | {"size": size, "smallest": smallest}
 
 
@@ -82,11 +84,11 @@ def fmn(
 ) -> Recipe:
     """Fast minimum-norm: gradient steps of the margin inside a budget of its own, which follows success.
 
-    Steps are measured in data units in the Euclidean norm, made for inputs in [0, 1], and shrink from `step` to
-    `step_last`; the budget changes by `gamma` … `gamma_last`. Any budget with a projection; a target is respected.
-    Unlike the publication: the projection is the exact one into budget and box at once; the first guesses of the
-    distance are enlarged by `gamma_last`, since a linear model's would end on the boundary itself; the last point is
-    judged.
+    Steps are Euclidean and shrink from `step` to `step_last` times the box's widest side (published: inputs in
+    [0, 1]), or in data units where the box is open; the budget changes by `gamma` … `gamma_last`. Any budget with a
+    projection; a target is respected. Unlike the publication: the projection is the exact one into budget and box at
+    once; the first guesses of the distance are enlarged by `gamma_last`, since a linear model's would end on the
+    boundary itself; the last point is judged.
     """
     whole("fmn", "steps", steps, 0)
     for name, given in (("step", step), ("step_last", step_last)):

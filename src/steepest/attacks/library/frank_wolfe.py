@@ -7,9 +7,9 @@ from typing import final
 
 from torch import Tensor
 
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import GRADIENT, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.models.contract import Evaluation
 
 
@@ -25,8 +25,7 @@ class FrankWolfe:
     steps: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 0:
-            raise UsageError(f"steps={self.steps!r} is not allowed; give a whole number of at least 0.")
+        whole("frank-wolfe", "steps", self.steps, 0)
 
     def init(self, problem: Problem, point: Tensor) -> State:
         """See `Search.init`: nothing to remember."""

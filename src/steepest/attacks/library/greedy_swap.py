@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import GRADIENT, VALUE, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand
 from steepest.models.contract import Evaluation
 
@@ -78,7 +78,6 @@ def greedy_swap(rounds: int = 10, swaps: int = 16) -> Recipe:
     For tables a change is a number at its limit or another category. Where so many have changed as may, the one
     that gains least is taken back. The extreme point is tried in every round, so it is never weaker than FGSM.
     """
-    for name, given in (("rounds", rounds), ("swaps", swaps)):
-        if not isinstance(given, int) or given < 1:
-            raise UsageError(f"greedy-swap: {name}={given!r} is not allowed; give a whole number of at least 1.")
+    whole("greedy-swap", "rounds", rounds, 1)
+    whole("greedy-swap", "swaps", swaps, 1)
     return Recipe(search=GreedySwaps(rounds, swaps))

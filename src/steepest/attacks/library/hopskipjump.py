@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from steepest.attacks import decisions
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.decisions import Turn
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat, inner
 from steepest.models.contract import Evaluation
 
@@ -37,8 +37,9 @@ class HopSkipJump:
     """From the nearest success known, in turns: estimate the boundary's normal, step along it, go back towards x.
 
     With u₁ … u_B uniform directions of the length ‖p − x‖₂/d and φ = ±1 whether p + u is wrong, the normal is
-    Σ (φ − mean φ)·u, B = points·√t in iteration t. The step has the size of p over √t, halved until it stays wrong,
-    in the geometry of the budget; the way back is the nearest point in smaller budgets, bisected.
+    Σ (φ − mean φ)·u, or Σ φ·u where all φ agree; B = points·√t in iteration t. The step has the size of p over √t,
+    halved until it stays wrong, in the geometry of the budget; the way back is the nearest point in smaller budgets,
+    bisected.
 
     A row that knows no success asks about uniform points of the box instead of steps, and finds none or begins.
 
@@ -163,7 +164,9 @@ def _around(problem: Problem, state: State, number: int, count: int) -> Tensor:
 def _strides(problem: Problem, state: State, turn: Turn) -> Tensor:
     """Return steps along the estimated normal, the longest first, inside the box."""
     region, point = problem.region, state["point"].double()
-    normal = state["pull"] - expand(state["balance"] / turn.total, point) * state["drift"]
+    mean = state["balance"] / turn.total
+    # Where all agree, subtracting the mean would leave nothing: the published normal is then ± the mean direction.
+    normal = state["pull"] - expand(torch.where(mean.abs() == 1, 0.0, mean), point) * state["drift"]
     lower, upper = region.box.bounds(region.x)
     move = region.budget.ascend(normal, (lower - point, upper - point))
     first = region.gauge(state["point"]) / math.sqrt(turn.iteration)
@@ -189,9 +192,6 @@ def hopskipjump(queries: int = 25_000, points: int = 100, starts: int = 100) -> 
     """
     least = 1 + max(0, starts) + decisions.SPLITS * _BISECTIONS
     for name, given, floor in (("points", points, 1), ("starts", starts, 1), ("queries", queries, least)):
-        if not isinstance(given, int) or given < floor:
-            raise UsageError(
-                f"hopskipjump: {name}={given!r} is not allowed; give a whole number of at least {floor}"
-                f"{' (one for x, those for a start, and the way back)' if name == 'queries' else ''}."
-            )
+        note = " (one for x, those for a start, and the way back)" if name == "queries" else ""
+        whole("hopskipjump", name, given, floor, note)
     return Recipe(search=HopSkipJump(queries, points, starts), prefer=Prefer.SMALLEST_GAUGE)

@@ -8,10 +8,10 @@ from typing import Any, final
 
 from torch import Tensor
 
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
 from steepest.attacks.starts import uniform
-from steepest.basis.errors import UsageError
 from steepest.models.contract import Evaluation, Need
 from steepest.models.objectives import Custom, Margin, checked
 
@@ -31,8 +31,7 @@ class MarginDecomposition:
     steps: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 0:
-            raise UsageError(f"steps={self.steps!r} is not allowed; give a whole number of at least 0.")
+        whole("md", "steps", self.steps, 0)
 
     @property
     def change(self) -> int:
@@ -79,6 +78,5 @@ def md(steps: int = 50, restarts: int = 1) -> Recipe:
 
     Starts are uniform over the part of the budget inside the box; the published ones are not clipped into it.
     """
-    if not isinstance(restarts, int) or restarts < 1:
-        raise UsageError(f"md: restarts={restarts!r} is not allowed; give a whole number of at least 1.")
+    whole("md", "restarts", restarts, 1)
     return Recipe(search=MarginDecomposition(steps), start=uniform, restarts=2 * restarts, untargeted=True)

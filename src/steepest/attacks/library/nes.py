@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steepest.attacks.ascent import GradientAscent
+from steepest.attacks.ascent import GradientAscent, size_of
 from steepest.attacks.recipe import Recipe, recipe
 from steepest.models.estimated import Estimated
 
@@ -13,7 +13,9 @@ def nes(
 ) -> Recipe:
     """Gradient steps from x, each gradient estimated from `samples` pairs of points ± σu around the point, u normal.
 
-    A step is 2.5/steps of the budget if `step` is left out; σ is in data units. `momentum` is that of `mi-fgsm`.
+    A step is 2.5/steps of the budget if `step` is left out; σ is a share of the box's widest side (published:
+    inputs in [0, 1]), in data units where the box is open. `momentum` is that of `mi-fgsm`.
     """
-    size = 2.5 / max(steps, 1) if step is None else step
-    return Recipe(search=GradientAscent(steps, size, momentum), oracle=Estimated(samples, sigma))
+    return Recipe(
+        search=GradientAscent(steps, size_of(step, steps), momentum), oracle=Estimated(samples, sigma, in_sides=True)
+    )

@@ -7,9 +7,9 @@ from typing import final
 
 from torch import Tensor
 
+from steepest.attacks.checks import whole
 from steepest.attacks.contract import VALUE, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.models.contract import Evaluation
 
 
@@ -42,6 +42,5 @@ class RandomPoints:
 @recipe("noise", needs="labels", cost="points × F", source="a control, Carlini et al. 2019")
 def noise(points: int = 100) -> Recipe:
     """Random points of the region, uniform ones and corners in turn, without any gradient."""
-    if not isinstance(points, int) or points < 1:
-        raise UsageError(f"noise: points={points} is not allowed; give a whole number of at least 1.")
+    whole("noise", "points", points, 1)
     return Recipe(search=RandomPoints(points - 1), start=lambda problem, restart: random_point(problem, 0))

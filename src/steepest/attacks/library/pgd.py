@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steepest.attacks.ascent import GradientAscent
+from steepest.attacks.ascent import GradientAscent, size_of
 from steepest.attacks.diversified import started
 from steepest.attacks.recipe import Recipe, recipe
 
@@ -15,6 +15,5 @@ def pgd(steps: int = 20, step: float | None = None, restarts: int = 1, start: st
     of the budget inside the box), which is the stronger one where many values lie on the box's faces, "corner", or
     "odi" (uniform, then two full steps along a random direction of the outputs: 2 F + 2 B more per restart).
     """
-    size = 2.5 / max(steps, 1) if step is None else step
-    search, at = started(GradientAscent(steps, size), start, "pgd")
+    search, at = started(GradientAscent(steps, size_of(step, steps)), start)
     return Recipe(search=search, start=at, restarts=restarts)

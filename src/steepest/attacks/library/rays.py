@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import share, whole
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat
 from steepest.budgets.region import Region
 from steepest.models.contract import Evaluation
@@ -130,8 +130,6 @@ def rays(queries: int = 1000, tolerance: float = 1e-4) -> Recipe:
     Euclidean length, which is 6·10⁻⁴ of 8/255 on 3×32×32 pixels) and begins at the known radius in doubling
     strides, because most flips gain little.
     """
-    if not isinstance(queries, int) or queries < 1:
-        raise UsageError(f"rays: queries={queries!r} is not allowed; give a whole number of at least 1.")
-    if not 0 < tolerance < 1:
-        raise UsageError(f"rays: tolerance={tolerance!r} is not allowed; it is a share of the radius, e.g. 1e-4.")
+    whole("rays", "queries", queries, 1)
+    share("rays", "tolerance", tolerance, "it is a share of the radius, e.g. 1e-4")
     return Recipe(search=SignBlocks(queries - 1, tolerance), prefer=Prefer.SMALLEST_GAUGE)

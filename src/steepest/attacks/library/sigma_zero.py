@@ -10,16 +10,11 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.adam import adam_step, at_rest
+from steepest.attacks.checks import between, positive, whole
 from steepest.attacks.contract import Ask, Prefer, Problem, State
-from steepest.attacks.penalty import (
-    margin_of,
-    require_counts,
-    require_not_negative,
-    require_positive,
-    side_of,
-    working,
-)
+from steepest.attacks.penalty import working
 from steepest.attacks.recipe import Recipe, recipe
+from steepest.attacks.smallest import margin_of
 from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation, Need
 
@@ -57,7 +52,7 @@ class SmoothCount:
 
     def step(self, problem: Problem, found: Evaluation, state: State, number: int) -> tuple[Tensor, State]:
         """See `Search.step`."""
-        side, x, like = side_of(problem.region), problem.region.x, state["mean"]
+        side, x, like = problem.region.box.side(problem.region.x), problem.region.x, state["mean"]
         delta = (found.point.to(like) - x.to(like)) / side
         slope = self._slope(found, delta, side)
         slope = torch.where(problem.region.movable(), slope, 0.0)
@@ -88,7 +83,9 @@ def sigma_zero(
     steps: int = 1000, lr: float = 1.0, sigma: float = 1e-3, threshold: float = 0.3, factor: float = 0.01
 ) -> Recipe:
     """Adam on the margin's hinge plus a smooth count of changed values; small changes are taken back at once."""
-    require_counts("sigma-zero", {"steps": steps})
-    require_positive("sigma-zero", {"lr": lr, "sigma": sigma})
-    require_not_negative("sigma-zero", {"threshold": threshold, "factor": factor})
+    whole("sigma-zero", "steps", steps, 1)
+    positive("sigma-zero", "lr", lr)
+    positive("sigma-zero", "sigma", sigma)
+    between("sigma-zero", "threshold", threshold, 0)
+    between("sigma-zero", "factor", factor, 0)
     return Recipe(search=SmoothCount(steps, lr, sigma, threshold, factor), prefer=Prefer.SMALLEST_GAUGE)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import positive, whole
 from steepest.attacks.contract import VALUE, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand, flat
 from steepest.models.contract import Evaluation
 
@@ -80,8 +79,7 @@ def simba(queries: int = 1000, step: float | None = None, restarts: int = 1) -> 
     out, so that a coordinate goes to its end at once; in a ball 0.2, the published number, there in data units and
     without a budget. Published for the probability of y; here the objective's value decides.
     """
-    if not isinstance(queries, int) or queries < 0:
-        raise UsageError(f"simba: queries={queries!r} is not allowed; give a whole number of at least 0.")
-    if step is not None and not 0 < step < math.inf:
-        raise UsageError(f"simba: step={step!r} is not allowed; give a positive share of the budget, or leave it out.")
+    whole("simba", "queries", queries, 0)
+    if step is not None:
+        positive("simba", "step", step, "give a positive share of the budget, or leave it out")
     return Recipe(search=CoordinateTrials(queries, step), restarts=restarts)

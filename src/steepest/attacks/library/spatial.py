@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from steepest.attacks.checks import between, refused, whole
 from steepest.attacks.contract import VALUE, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.basis.errors import UsageError
 from steepest.basis.images import require_images
 from steepest.budgets.region import Region
 from steepest.budgets.whole import Whole
@@ -44,14 +44,11 @@ class Transforms:
 
     def __post_init__(self) -> None:
         for name, most in (("degrees", 180), ("pixels", math.inf)):
-            given = getattr(self, name)
-            if not 0 <= given <= most or math.isinf(given):
-                allowed = f"from 0 to {most}" if most < math.inf else "finite and at least 0"
-                raise UsageError(f"spatial: {name}={given!r} is not allowed; give a number {allowed}.")
+            between("spatial", name, getattr(self, name), 0, most)
         for name in ("angles", "shifts"):
-            given = getattr(self, name)
-            if not isinstance(given, int) or given < 1 or not given % 2:
-                raise UsageError(f"spatial: {name}={given!r} is not allowed; give an odd number, so that 0 is among.")
+            whole("spatial", name, getattr(self, name), 1)
+            if not getattr(self, name) % 2:
+                raise refused("spatial", name, getattr(self, name), "give an odd number, so that 0 is among")
         turns, moves = spaced(self.degrees, self.angles), spaced(self.pixels, self.shifts)
         others = [each for each in product(turns, moves, moves) if any(each)]
         object.__setattr__(self, "grid", tuple(sorted(others, key=self._reach, reverse=True)))
