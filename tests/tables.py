@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from steepest.budgets.contract import Budget
+from steepest.budgets.contract import Budget, Limits
 from steepest.budgets.ellipsoid import Ellipsoid
 from steepest.budgets.intersection import Intersection
 from steepest.budgets.l0 import L0
@@ -41,6 +41,7 @@ def budgets(shape: tuple[int, ...], eps: float) -> dict[str, Budget]:
         "masked l2": Masked(L2(eps), mask),
         "masked l1": Masked(L1(eps), mask),
         "l0": L0(count, reach=eps),
+        "l0 in the box": L0(count),
         "pixels": L0(count, pixels=True, reach=eps),
         "masked l0": Masked(L0(count, reach=eps), mask),
         "pixel-l2": PixelL2(eps),
@@ -53,6 +54,17 @@ def budgets(shape: tuple[int, ...], eps: float) -> dict[str, Budget]:
         "stepped": Tabular(eps, up=weights + 0.5, step=eps * 0.4 * mask),
         "intersection": Intersection(L2(eps), Linf(eps / 2)),
     }
+
+
+def answerable(budget: Budget, limits: Limits, *, cut: bool = True) -> Limits | None:
+    """The limits, or none where a law asks without and the set bounds every value; a plain count refuses that."""
+    like = torch.zeros(1, *limits[0].shape[1:], dtype=torch.float64)
+    return limits if cut or needs_a_box(budget, like) else None
+
+
+def needs_a_box(budget: Budget, like: torch.Tensor) -> bool:
+    """Whether the set leaves a value of inputs such as `like` unbounded, so that it needs a box."""
+    return any(bool(side.isinf().any()) for side in budget.hull(like))
 
 
 def metric(size: int) -> torch.Tensor:

@@ -88,6 +88,17 @@ def test_several_sizes_attacks_and_masks(place: Path) -> None:
     assert many["robust_accuracy"] <= half["robust_accuracy"]
     weighted = asked_json("audit", model, data, "--budget", "weighted:0.1", "--feature-weights", "weights.npy", *QUICK)
     assert weighted["budget"].startswith("Weighted(0.1")
+    counts = answered("audit", model, data, "--budget", "l0:1,3", "--mask", "mask.npy", "--attacks", "fgsm", *QUICK)
+    assert all(f"under Masked(L0({k}), 8 of 16 free)" in counts.stdout for k in (1, 3))
+    assert "8 of 16 free" in answered("runs", "list").stdout
+    few = asked_json("audit", model, data, "--budget", "l0:3", "--attacks", "pgd(steps=2)", *QUICK)
+    assert few["budget"] == "L0(3)"
+    assert "L0 3" in (Path(few["run"]) / "report.html").read_text(encoding="utf-8")
+    # A run that was begun before the texts were kept goes on, and shows those of its plan.
+    manifest = Path(few["run"]) / "manifest.json"
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "budgets"}))
+    again = asked_json("audit", model, data, "--budget", "l0:3", "--attacks", "pgd(steps=2)", *QUICK)
+    assert again["run"] == few["run"] and again["budget"].startswith("L0(3.0")
 
 
 def test_the_built_in_digits(place: Path) -> None:

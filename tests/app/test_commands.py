@@ -27,6 +27,7 @@ def test_names_come_one_on_a_line_for_scripts() -> None:
         rows = asked_json("list", kind)[kind]
         assert [row["name"] for row in rows] == catalogue.names()
         assert all(row["summary"] and row["source"] for row in rows)
+    assert ATTACKS.names() == sorted(ATTACKS.names()) == [entry.name for entry in ATTACKS]
     few = answered("list", "attacks", "--budget", "l1").stdout.splitlines()
     assert "pgd" in few and set(few) <= set(ATTACKS.names())
     refused("list", "attacks", "--budget", "l7", says=("'l7'", "l1"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 import steepest as st
+from steepest.attacks.api import pose
 from steepest.attacks.contract import Status
+from steepest.attacks.library.square import RandomSquares, striped
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import UsageError
 from steepest.budgets.catalogue import BUDGETS
+from tests.conformance.cases import Case, case, layers
 
 CW = "cw(steps=40, searches=5, lr=0.05, c=0.1)"
 EAD = "ead(steps=40, searches=5, lr=0.03, c=0.1)"
@@ -294,6 +298,37 @@ def test_a_success_below_a_failed_budget_opens_the_bracket_again():
         for rounds in (0, 1, 2, 16)
     ]
     assert found == pytest.approx([1.0, 1.0, 0.21, 0.15], rel=1e-3)
+
+
+@pytest.mark.parametrize("budget", [st.L2(0.4), st.Linf(0.2)], ids=repr)
+def test_bisection_of_square_gives_each_example_its_own_size(budget):
+    """Every share of the budget is a size per example; with as many examples as columns it fits a row as well."""
+    some = case("image K=10", count=4)
+    x = some.x[..., :4].contiguous()
+    network = layers((2, 5, 4), 10, seed=0).double()
+    some = Case(network, x, network(x).argmax(1))
+    ids, text = torch.arange(4), "bisection(attack='square(queries=20)', rounds=4)"
+    whole = some.attack(text, budget, ids=ids)
+    assert (whole.gauge <= 1).all() and whole.won.any()
+    for row in range(4):
+        alone = some.rows([row]).attack(text, budget, ids=ids[[row]])
+        assert torch.allclose(alone.point[0], whole.point[row], atol=1e-9)
+        assert torch.equal(alone.forwards[0], whole.forwards[row])
+
+
+def test_square_starts_and_moves_at_the_end_of_each_examples_budget():
+    """As many examples as columns: a size per example would fit along the columns too."""
+    x, y = torch.full((4, 1, 5, 4), 0.5, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+    model = st.Model(lambda p: torch.stack([p.flatten(1).sum(1), 0 * p.flatten(1).sum(1)], 1))
+    for budget in (st.L2(1.0), st.Linf(1.0)):
+        problem = pose(model, x, y, budget)
+        problem = replace(problem, region=problem.region.scaled(torch.tensor([0.1, 0.2, 0.3, 0.4])))
+        search, point = RandomSquares(steps=5, p=0.5), striped(problem, 0)
+        state = search.init(problem, point)
+        for number in range(3):
+            assert torch.allclose(problem.region.gauge(point), torch.ones(4).double(), atol=1e-9)
+            found = problem.model.evaluate(point, y, problem.objective, problem.goal)
+            point, state = search.step(problem, found, state, number)
 
 
 def test_bisection_serves_what_its_attack_serves():

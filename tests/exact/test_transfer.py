@@ -342,6 +342,14 @@ def test_the_own_model_as_surrogate_is_the_attack_itself():
     assert torch.equal(plain.point[right], by_itself.point[right])
 
 
+@pytest.mark.parametrize("text", ["fmn(steps=3)", "fab(steps=3)", "cw(steps=3)", "deepfool", "bisection"])
+def test_the_smallest_success_on_a_surrogate_is_no_point_to_transfer(text):
+    """It lies on the surrogate's boundary, whatever the budget."""
+    some = case("image K=10")
+    with pytest.raises(st.UsageError, match=r"smallest perturbation.*mi-fgsm, pgd"):
+        some.attack(text, st.L2(EPS), surrogate=some.network)
+
+
 def test_several_surrogates_are_one_ensemble():
     some, others = case("image K=10"), [case("image K=10", seed=seed).network for seed in (5, 6)]
     several = some.attack("bim", st.Linf(EPS), surrogate=others)

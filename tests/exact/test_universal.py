@@ -98,10 +98,30 @@ def test_the_box_cuts_each_point_and_masks_hold_for_all():
     assert torch.allclose(result.point[moved], (some.x + delta).clamp(0, 1)[moved])
 
 
+def test_a_count_is_shared_as_far_as_the_box_lets_any_example():
+    """k values move by what the farthest example has room for; the others are cut at the box."""
+    some = line([1.0, -2.0, 0.5], reach=10.0)
+    x = some.x.clone()
+    x[0], x[1] = 0.25, 0.75
+    direction = (some.network.weight[1] - some.network.weight[0]).detach()
+    delta, result = asked(Case(some.network, x, some.y), st.L0(1), step=1.0)
+    place = int(direction.abs().argmax())
+    assert int((delta != 0).sum()) == 1
+    assert float(delta[0, place]) == pytest.approx(0.75 * float(direction[place].sign()))
+    moved = (x + delta).clamp(0, 1)
+    assert torch.allclose(result.point, moved) and (result.gauge == 1).all()
+
+
 def test_what_cannot_be_shared_is_refused_and_nothing_is_fine():
     some = case("series K=3")
     with pytest.raises(st.UsageError, match="one budget for all"):
         asked(some, st.Linf(torch.linspace(0.1, 0.2, 6).reshape(6, 1, 1)))
+    mask = torch.ones(6, 3, 4, dtype=torch.bool)
+    assert asked(some, st.Masked(st.Linf(0.1), mask))[0].shape == (1, 3, 4)
+    mask[4, 1, 2] = False
+    for budget in (st.Masked(st.Linf(0.1), mask), st.Intersection(st.L2(0.1), st.Masked(st.Linf(0.1), mask))):
+        with pytest.raises(st.UsageError, match="example 4 differs from the first"):
+            asked(some, budget)
     for text in ("universal(steps=-1)", "universal(step=0)", "universal(beta=1e400-1e400)"):
         with pytest.raises(st.UsageError):
             some.attack(text)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
-from tests.tables import NAMES, budgets
+from tests.tables import NAMES, answerable, budgets
 
 from steepest.basis.streams import Stream
 
@@ -48,7 +48,7 @@ settings = given(
 @settings
 def test_extreme_is_feasible_and_beats_every_sample(name, shape, seed, cut):
     budget, limits, g = case(name, shape, seed)
-    limits = limits if cut else None
+    limits = answerable(budget, limits, cut=cut)
     best = budget.extreme(g, limits)
     assert (budget.gauge(best) <= 1 + 1e-12).all()
     assert torch.allclose(budget.support(g, limits), dot(g, best), atol=1e-12)
@@ -56,7 +56,7 @@ def test_extreme_is_feasible_and_beats_every_sample(name, shape, seed, cut):
         other = budget.sample(g, Stream.of(seed, torch.arange(7)), step, limits)
         assert (budget.gauge(other) <= 1 + 1e-12).all()
         assert (dot(g, other) <= dot(g, best) + 1e-12 + loss(budget)).all()
-        if cut:
+        if limits is not None:
             assert ((other >= limits[0]) & (other <= limits[1])).all()
             assert ((best >= limits[0]) & (best <= limits[1])).all()
 
@@ -64,7 +64,7 @@ def test_extreme_is_feasible_and_beats_every_sample(name, shape, seed, cut):
 @settings
 def test_projection_is_idempotent_fixes_inside_points_and_is_variationally_exact(name, shape, seed, cut):
     budget, limits, g = case(name, shape, seed)
-    limits = limits if cut else None
+    limits = answerable(budget, limits, cut=cut)
     stream = Stream.of(seed, torch.arange(7))
     for scale in (0.05, 1.0, 30.0):
         v = g * scale
@@ -106,7 +106,7 @@ def test_projection_never_moves_points_apart(name, shape, seed, cut):
     budget, limits, g = case(name, shape, seed)
     if not budget.convex:
         return
-    limits = limits if cut else None
+    limits = answerable(budget, limits, cut=cut)
     other = torch.randn_like(g)
     apart = (budget.project(g, limits) - budget.project(other, limits)).flatten(1).norm(dim=1)
     assert (apart <= (g - other).flatten(1).norm(dim=1) + 1e-9 + loss(budget)).all()
@@ -166,12 +166,20 @@ def test_extreme_solves_the_linear_programme(name):
         assert -solved.fun == pytest.approx(float(budget.support(g, limits)), abs=1e-9)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_budget_is_named_in_one_short_line(name):
+    """It stands in tables, pages and messages, whatever tensors it holds."""
+    for budget in (budgets((3, 4), 0.3)[name], budgets((3, 4), 0.3)[name].fitted((2, 3, 4))):
+        assert len(repr(budget)) < 80 and "\n" not in repr(budget) and "tensor" not in repr(budget)
+
+
 def test_scaling_per_example():
     g = torch.randn(3, 4, dtype=torch.float64)
     factor = torch.tensor([0.0, 1.0, 2.0])
-    for budget in budgets((4,), 0.4).values():
-        fitted = budget.fitted((3, 4))
-        if budget.convex:
+    for name in NAMES:
+        fitted, limits, _ = case(name, (4,), 0, count=3)
+        limits = answerable(fitted, limits, cut=False)
+        if fitted.convex:
             many, one = fitted.scaled(factor).support(g), fitted.support(g)
-            assert torch.allclose(many, factor.double() * one, rtol=1e-5 + loss(budget))
-        assert torch.equal(fitted.scaled(0.0).extreme(g), torch.zeros_like(g))
+            assert torch.allclose(many, factor.double() * one, rtol=1e-5 + loss(fitted))
+        assert torch.equal(fitted.scaled(0.0).extreme(g, limits), torch.zeros_like(g))

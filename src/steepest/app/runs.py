@@ -8,6 +8,7 @@ from typing import Any
 from steepest.app import audit, console, exports
 from steepest.audit.api import open_run
 from steepest.audit.store import RunFolder
+from steepest.audit.tally import shown
 from steepest.basis.errors import IncompleteError, SteepestError, UsageError
 from steepest.report.run import report
 from steepest.report.wording import percent
@@ -58,7 +59,7 @@ def _row(entry: Path) -> dict[str, Any]:
         row |= {
             "model": manifest["model"]["source"],
             "data": manifest["data"]["source"],
-            "budget": manifest["plan"]["budgets"][-1],
+            "budget": shown(manifest)[-1],
             "n": manifest["data"]["n"],
         }
         try:

@@ -132,7 +132,7 @@ class MomentumAscent:
         return following, state
 
     def _ahead(self, problem: Problem, iterate: Tensor, velocity: Tensor) -> Tensor:
-        move = problem.region.budget.ascend(velocity)
+        move = problem.region.stride(iterate, velocity)
         share = flat(velocity.abs().masked_fill(move == 0, 0)).double().sum(1)
         size = self.size * self.momentum * inner(move, velocity) / share.masked_fill(share == 0, 1)
         return problem.region.project(iterate + expand(size, velocity).to(velocity.dtype) * velocity)
@@ -143,7 +143,8 @@ class MomentumAscent:
         rows = torch.arange(count, device=point.device).repeat_interleave(self.variance)
         keys = [problem.stream.split(neighbour + 1).keys for neighbour in range(self.variance)]
         stream = Stream(torch.stack(keys, 1).flatten())
-        drawn = region.budget.rows(rows).scaled(self.radius).sample(region.x[rows], stream, number)
+        near = region.rows(rows).scaled(self.radius)
+        drawn = near.budget.sample(near.x, stream, number, near.bounding(point[rows]))
         drawn = drawn.reshape(count, self.variance, *point.shape[1:])
         around = (point[:, None].double() + drawn).to(point.dtype)
         return torch.where(region.movable().expand_as(point)[:, None], around, point[:, None])

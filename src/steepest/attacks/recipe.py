@@ -23,7 +23,7 @@ from steepest.models.contract import Objective, Oracle
 from steepest.models.goals import Never
 from steepest.models.objectives import Targeted, fallback_notes, objective_of
 
-ATTACKS: Catalogue[Attack] = Catalogue("attack")
+ATTACKS: Catalogue[Attack] = Catalogue("attack", by_name=True)
 
 
 @final

@@ -22,9 +22,7 @@ from steepest.models.objectives import DLR, CrossEntropy, DLROrMargin, Margin, S
 
 def limits_at(region: Region, point: Tensor) -> Limits:
     """Return how far the box lets each coordinate go from `point`, float64."""
-    lower, upper = region.box.bounds(region.x)
-    wide = point.double()
-    return (lower - wide).clamp_max(0), (upper - wide).clamp_min(0)
+    return region.room(point)
 
 
 def put(region: Region, wide: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from steepest.attacks.best import Best
-from steepest.attacks.contract import VALUE, Attack, AttackResult, Problem, Status
+from steepest.attacks.contract import VALUE, Attack, AttackResult, Prefer, Problem, Status
 from steepest.attacks.loop import answered, require_feasible
 from steepest.attacks.recipe import judge_clean, result_of
+from steepest.basis.errors import UsageError
 from steepest.models.ensemble import ensemble
 from steepest.models.model import Model, Network
 
@@ -27,8 +28,17 @@ def transferred(made: Attack, problem: Problem, surrogate: Surrogate, seed: int 
     search that was blind or met non-finite numbers on the surrogate stays said. `forwards` and `backwards` count
     every question, the surrogate's too.
 
+    Raises:
+        UsageError: the attack keeps the smallest success, which lies on the surrogate's boundary.
+
     Source: the setting of Papernot et al. 2016 and Liu et al. 2017.
     """
+    if getattr(made, "prefer", None) is Prefer.SMALLEST_GAUGE:
+        raise UsageError(
+            f"{made.call.partition('(')[0] or 'this attack'} keeps the smallest perturbation, which only just fools "
+            "the surrogate and seldom another model: give one that spends the whole budget, such as mi-fgsm, pgd, "
+            "apgd or square."
+        )
     searched = replace(problem, model=_handle(surrogate), drop_solved=False, clean=None)
     found = made.run(searched, seed)
     best = Best.none_yet(problem.region.x)

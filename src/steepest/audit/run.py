@@ -24,6 +24,10 @@ from steepest.audit.subject import Subject
 from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
+from steepest.budgets.contract import Budget
+
+_LINE = 120
+"""A budget's own text is shown up to this length."""
 
 GALLERY = 48
 """How many pictures a report can show; each shard keeps its part."""
@@ -106,6 +110,7 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
         "plan_hash": plan.digest(),
         "shards": -(-len(subject.ids) // plan.batch_size),
         "epsilons": list(cascade.epsilons),
+        "budgets": [_shown(*pair) for pair in zip(cascade.budgets, plan.budgets, strict=True)],
         "budget_unit": unit_of(cascade.budgets[-1]),
         "model": asdict(subject.model.facts),
         "data": {
@@ -127,6 +132,12 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
         | {"steepest": plan.version, "python": platform.python_version()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "device": subject.device_name()},
     }
+
+
+def _shown(budget: Budget, described: str) -> str:
+    """A budget as its author writes it; the text of the plan where that is no short line, as of a foreign class."""
+    text = repr(budget)
+    return text if len(text) <= _LINE and text.isprintable() else described
 
 
 def _limits(box: Box) -> list[float] | None:

@@ -37,10 +37,10 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "robust_accuracy": _share(robust),
         "robust_interval": interval(int(robust.sum()), count),
         "robust_count": int(robust.sum()),
-        "budget": manifest["plan"]["budgets"][-1],
+        "budget": shown(manifest)[-1],
         "budget_unit": manifest["budget_unit"],
         "epsilon": manifest["epsilons"][-1],
-        "sizes": _sizes(rows, manifest["epsilons"]),
+        "sizes": _sizes(rows, manifest),
         "preset": manifest["plan"]["preset"],
         "objective": manifest["plan"]["objective"],
         "target": manifest["plan"]["target"],
@@ -124,13 +124,20 @@ def _unbroken(rows: Rows, factor: float) -> NDArray[Any]:
     return held
 
 
-def _sizes(rows: Rows, epsilons: Sequence[float]) -> list[dict[str, Any]]:
+def shown(manifest: dict[str, Any]) -> list[str]:
+    """Return the budgets as a reader writes them; the plan's texts hold a hash of every tensor instead."""
+    return list(manifest.get("budgets") or manifest["plan"]["budgets"])
+
+
+def _sizes(rows: Rows, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the robust accuracy at every audited ε, with its interval."""
-    found = []
-    for epsilon in epsilons:
+    found, epsilons = [], manifest["epsilons"]
+    for epsilon, budget in zip(epsilons, shown(manifest), strict=True):
         held = _unbroken(rows, epsilon / epsilons[-1] if epsilons[-1] else 1.0)
         low, high = interval(int(held.sum()), len(held))
-        found.append({"epsilon": epsilon, "robust_accuracy": _share(held), "robust_interval": (low, high)})
+        found.append(
+            {"budget": budget, "epsilon": epsilon, "robust_accuracy": _share(held), "robust_interval": (low, high)}
+        )
     return found
 
 

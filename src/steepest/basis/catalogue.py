@@ -52,8 +52,9 @@ class Catalogue(Generic[T]):
     ('grey', 0.1)
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, by_name: bool = False) -> None:
         self.kind = kind
+        self._by_name = by_name
         self._entries: dict[str, Entry[T]] = {}
 
     def add(self, name: str, facts: Mapping[str, str]) -> Callable[[Callable[..., T]], Callable[..., T]]:
@@ -72,11 +73,11 @@ class Catalogue(Generic[T]):
         return enter
 
     def __iter__(self) -> Iterator[Entry[T]]:
-        return iter(self._entries.values())
+        return map(self._entries.__getitem__, self.names())
 
     def names(self) -> list[str]:
-        """Return all names, in the order of entry."""
-        return list(self._entries)
+        """Return all names, in the order of entry, or of the alphabet in a catalogue that is kept `by_name`."""
+        return sorted(self._entries) if self._by_name else list(self._entries)
 
     def entry(self, name: str) -> Entry[T]:
         """Return the entry called `name`.

@@ -124,15 +124,15 @@ class L0:
 
     def hull(self, like: Tensor) -> Limits:
         """Return (−reach, reach), closed at 0 where k < 1."""
-        side = expand(torch.where(self._allowed(like) >= 1, self.reach, 0.0), like)
+        allowed = self._allowed(like)
+        side = expand(torch.where(allowed >= 1, torch.full_like(allowed, self.reach), 0.0), like)
         return -side, side
 
     def _allowed(self, like: Tensor) -> Tensor:
         return (eps.per_example(self.epsilon, like, "L0") * _WHOLE).floor()
 
     def _reached(self, limits: Limits | None, like: Tensor) -> Limits:
-        side = torch.full((1,) * like.ndim, self.reach, dtype=torch.float64, device=like.device)
-        return coordinatewise.cut((-side, side), limits)
+        return coordinatewise.cut(self.hull(like), limits)
 
     def _kept(self, worth: Tensor) -> Tensor:
         """Return bool like `worth`: the k values (pixels) worth most, and more than nothing."""

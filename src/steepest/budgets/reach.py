@@ -24,11 +24,15 @@ def slope(budget: Budget, g: Tensor, limits: Limits) -> Tensor:
     Away from the box's faces this is ε times the dual norm of g. Sets that are not convex gain in jumps; for them it
     is what the whole budget gains.
     """
+    return budget.support(g.double(), ways(budget, limits))
+
+
+def ways(budget: Budget, limits: Limits) -> Limits:
+    """Return the limits that `slope` asks within: a convex set's first piece knows only what can move at all."""
     if not budget.convex:
-        return budget.support(g.double(), limits)
+        return limits
     low, high = limits
-    ways = torch.where(low < 0, -torch.inf, 0.0).double(), torch.where(high > 0, torch.inf, 0.0).double()
-    return budget.support(g.double(), ways)
+    return torch.where(low < 0, -torch.inf, 0.0).double(), torch.where(high > 0, torch.inf, 0.0).double()
 
 
 def reach(budget: Budget, g: Tensor, gain: Tensor, limits: Limits) -> Tensor:

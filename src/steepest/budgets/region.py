@@ -91,10 +91,27 @@ class Region:
 
     def limits(self) -> Limits:
         """Return how far the box lets each coordinate of δ = p − x go, float64."""
+        return self.room(self.x)
+
+    def room(self, point: Tensor) -> Limits:
+        """Return how far the box lets each coordinate go from `point`, float64."""
         lower, upper = self.box.bounds(self.x)
-        wide = self.x.double()
+        wide = point.double()
         # Exact bounds first: x may lie above a bound by the rounding of the bound alone.
         return (lower - wide).clamp_max(0), (upper - wide).clamp_min(0)
+
+    def bounding(self, point: Tensor) -> Limits | None:
+        """Return the room at `point` of values that the budget itself leaves unbounded; None where it bounds all.
+
+        A count of values bounds none of them, so even a question that is about the budget alone needs the box there.
+        """
+        if self.budget.separable:
+            return None
+        low, high = self.budget.hull(self.x)
+        if not bool((low.isinf() | high.isinf()).any()):
+            return None
+        down, up = self.room(point)
+        return torch.where(low.isinf(), down, -torch.inf), torch.where(high.isinf(), up, torch.inf)
 
     def movable(self) -> Tensor:
         """Return bool, broadcastable against x: the coordinates that budget and box let move at all."""
@@ -129,13 +146,16 @@ class Region:
         """Return the projection of point + size · (a step of gauge 1 along g); `size` may be one per example [N]."""
         if isinstance(self._ball, Discrete) and not self.budget.separable:
             return self._point(self._ball.advance(self._delta(point), g.double(), size, self.limits()))
-        room = None
-        if not self.budget.separable:
-            lower, upper = self.box.bounds(self.x)
-            room = lower - point.double(), upper - point.double()
-        move = self.budget.ascend(g, room)
+        move = self.stride(point, g)
         scale = expand(size.to(move.dtype), move) if isinstance(size, Tensor) else size
         return self.project(move.mul_(scale).add_(point))
+
+    def stride(self, point: Tensor, g: Tensor) -> Tensor:
+        """Return the budget's step of gauge 1 along g, knowing what room the box leaves at `point`."""
+        if self.budget.separable:
+            return self.budget.ascend(g)
+        lower, upper = self.box.bounds(self.x)
+        return self.budget.ascend(g, (lower - point.double(), upper - point.double()))
 
     def swaps(self, point: Tensor, g: Tensor, first: Tensor, count: int) -> Tensor:
         """Return [N, count, *features]: `point` with one feature changed, those with the largest gain ⟨g, ·⟩ first.
@@ -163,8 +183,11 @@ class Region:
         return self._point(self._ball.sample(self.x, stream, step, self.limits()))
 
     def sample_clipped(self, stream: Stream, step: int) -> Tensor:
-        """Return a uniform point of the budget alone, projected into the set: more mass lies on the box's faces."""
-        drawn = self._blockwise(lambda part, keys: part._drawn(Stream(keys), step, None), stream.keys)
+        """Return a uniform point of the budget alone, projected into the set: more mass lies on the box's faces.
+
+        Where the budget bounds no value, as a count does, the box does.
+        """
+        drawn = self._blockwise(lambda part, keys: part._drawn(Stream(keys), step, part.bounding(part.x)), stream.keys)
         return self.project(drawn)
 
     def corner(self, stream: Stream, step: int) -> Tensor:

@@ -17,7 +17,7 @@ _TINY = 1e-12
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Equations:
     """The subspace {δ : Aδ = 0} for the rows of `rows` [m, *features], which need not be independent; a `Span`.
 
@@ -37,6 +37,9 @@ class Equations:
         _, size, rows = torch.linalg.svd(flat(given), full_matrices=False)
         rank = int((size > 1e-10 * size.max()).sum()) if size.numel() else 0
         object.__setattr__(self, "rows", rows[:rank].reshape(rank, *given.shape[1:]))
+
+    def __repr__(self) -> str:
+        return f"Equations({'×'.join(map(str, self.rows.shape))})"
 
     def fitted(self, features: tuple[int, ...]) -> int:
         """See `Span.fitted`."""

@@ -27,7 +27,7 @@ class Span(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Vectors:
     """The span of the rows of `basis` [m, *features]; they need be neither orthogonal nor independent.
 
@@ -47,6 +47,9 @@ class Vectors:
         _, size, rows = torch.linalg.svd(flat(given), full_matrices=False)
         rank = int((size > 1e-10 * size.max()).sum()) if size.numel() else 0
         object.__setattr__(self, "basis", rows[:rank].reshape(rank, *given.shape[1:]))
+
+    def __repr__(self) -> str:
+        return f"Vectors({'×'.join(map(str, self.basis.shape))})"
 
     def fitted(self, features: tuple[int, ...]) -> int:
         """See `Span.fitted`."""

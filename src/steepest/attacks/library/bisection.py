@@ -32,6 +32,7 @@ class Bisection:
         inner: the attack, of any kind.
         rounds: how often the bracket is halved.
         call, needs, budgets: see `Attack`; needs and budgets are those of `inner`.
+        prefer: it keeps the smallest success.
     """
 
     inner: Attack
@@ -40,6 +41,7 @@ class Bisection:
     needs: str = "gradient"
     budgets: tuple[str, ...] = ()
     is_fgsm: ClassVar[bool] = False
+    prefer: ClassVar[Prefer] = Prefer.SMALLEST_GAUGE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", self.inner.needs)

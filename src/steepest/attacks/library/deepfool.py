@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
 from steepest.attacks.smallest import between, limits_at, nearest_plane, own_and_rivals, put, whole
-from steepest.budgets.reach import nearest, slope
+from steepest.budgets.reach import nearest, slope, ways
 from steepest.models.contract import Evaluation, Need
 
 _LEAST = 1e-6
@@ -51,7 +51,7 @@ class NearestBoundary:
         region = problem.region
         ahead, w = nearest_plane(problem, found, state["classes"])
         limits = limits_at(region, found.point)
-        unit = region.budget.norm(region.budget.extreme(w))
+        unit = region.budget.norm(region.budget.extreme(w, ways(region.budget, limits)))
         least = torch.where(unit > 0, slope(region.budget, w, limits) * _LEAST / unit, 0.0)
         moved = state["sum"] + nearest(region.budget, w, torch.maximum(ahead.abs(), least), limits)
         return put(region, region.x.double() + (1 + self.overshoot) * moved), state | {"sum": moved}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.attacks.contract import Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.smallest import between, cosine, limits_at, margin_of, normalised, whole
+from steepest.attacks.smallest import between, cosine, margin_of, normalised, whole
 from steepest.attacks.smallest import farthest as farthest_point
 from steepest.budgets.reach import slope
 from steepest.models.contract import Evaluation, Need
@@ -67,11 +67,11 @@ class BreathingBudget:
 
 def _dual(problem: Problem, gradient: Tensor) -> Tensor:
     """Return the dual norm per unit of the budget; sets whose dual knows no bound without the box are asked in it."""
-    budget, wide = problem.region.budget, gradient.double()
-    free = budget.support(wide)
+    budget, wide, limits = problem.region.budget, gradient.double(), problem.region.limits()
+    free = budget.support(wide) if budget.convex else slope(budget, wide, limits)
     if bool(torch.isfinite(free).all()):
         return free
-    return torch.where(torch.isfinite(free), free, slope(budget, wide, limits_at(problem.region, problem.region.x)))
+    return torch.where(torch.isfinite(free), free, slope(budget, wide, limits))
 
 
 @recipe("fmn", needs="gradient", cost="steps × (F + B) + F", source="Pintor et al. 2021")

@@ -15,6 +15,7 @@ from steepest.attacks.contract import VALUE, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
 from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand
+from steepest.budgets.epsilon import per_example
 from steepest.models.contract import Evaluation
 
 _BREAKS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -156,7 +157,7 @@ def _refilled(problem: Problem, best: Tensor, movable: Tensor, area: float, numb
     first, second = (
         _places(draws[:, at : at + 2], (height, width), (high, wide))[:, None].expand(-1, channels, -1) for at in (0, 2)
     )
-    epsilon = torch.as_tensor(problem.region.budget.epsilon, dtype=torch.float64, device=best.device).reshape(-1, 1)
+    epsilon = per_example(problem.region.budget.epsilon, best, "square")[:, None]
     missing = (epsilon.square() - delta.square().sum((1, 2))[:, None]).clamp_min(0)
     held = delta.gather(2, first)
     emptied = delta.scatter_(2, first, 0.0)
@@ -196,8 +197,8 @@ def _to_the_edge(problem: Problem, delta: Tensor, movable: Tensor) -> Tensor:
     budget = problem.region.budget
     free = delta.reshape(problem.region.x.shape) * movable
     length = budget.norm(free)
-    epsilon = torch.as_tensor(budget.epsilon, dtype=torch.float64, device=free.device)
-    return problem.region.moved(free.mul_(expand(length.masked_fill(length == 0, 1).reciprocal(), free) * epsilon))
+    scale = per_example(budget.epsilon, free, "square") / length.masked_fill(length == 0, 1)
+    return problem.region.moved(free.mul_(expand(scale, free)))
 
 
 def _movable(problem: Problem) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar, final
 
 import torch
@@ -15,7 +15,8 @@ from steepest.attacks.fitting import require_fit
 from steepest.attacks.loop import require_feasible
 from steepest.attacks.recipe import ATTACKS, recipe, result_of
 from steepest.basis.errors import UsageError
-from steepest.budgets.contract import Budget
+from steepest.budgets.contract import Budget, Limits
+from steepest.budgets.region import Region
 from steepest.models.contract import Evaluation, Need, Question
 
 
@@ -59,11 +60,11 @@ class Universal:
         """Return the shared δ [1, *features], float64, inside the budget, and the result.
 
         Raises:
-            UsageError: the budget has a size of its own for each example.
+            UsageError: the budget is not the same for all examples.
         """
         require_fit(self, problem.region.budget, problem.model.facts.answers, ATTACKS)
         x = problem.region.x
-        shared = _shared(problem.region.budget)
+        shared, limits = _shared(problem.region.budget, len(x)), _room(problem.region)
         delta = torch.zeros_like(x[:1], dtype=torch.float64) if len(x) else x.new_zeros(1, *x.shape[1:]).double()
         spent, best, kept = Best.none_yet(x), Best.none_yet(x), delta
         if not len(x):
@@ -82,7 +83,7 @@ class Universal:
                 if chosen is None or reached > score:
                     chosen, kept, score = found, delta, reached
                 if need is Need.GRADIENT:
-                    delta = self._moved(shared, delta, found)
+                    delta = self._moved(shared, limits, delta, found)
             assert chosen is not None
             best.learn(problem, chosen)
         for name in ("forwards", "backwards", "asked", "zero", "nonfinite"):
@@ -97,11 +98,12 @@ class Universal:
         known = value[value > -torch.inf]
         return int(found.won.sum()), float(known.sum())
 
-    def _moved(self, shared: Budget, delta: Tensor, found: Evaluation) -> Tensor:
+    def _moved(self, shared: Budget, limits: Limits | None, delta: Tensor, found: Evaluation) -> Tensor:
         assert found.gradient is not None
         idle = found.won if self.beta is None else found.value >= self.beta
         pull = found.gradient.double()[~idle].sum(0, keepdim=True)
-        return shared.project(delta + self.step * shared.ascend(pull))
+        left = None if limits is None else (limits[0] - delta, limits[1] - delta)
+        return shared.project(delta + self.step * shared.ascend(pull, left), limits)
 
 
 def _question(problem: Problem, delta: Tensor, need: Need, number: int) -> Question:
@@ -117,15 +119,46 @@ def _question(problem: Problem, delta: Tensor, need: Need, number: int) -> Quest
     )
 
 
-def _shared(budget: Budget) -> Budget:
-    """Return the budget of the one δ."""
+def _room(region: Region) -> Limits | None:
+    """Return how far values of δ may go that no budget bounds: as far as the box lets any example; points are cut."""
+    limits = region.bounding(region.x)
+    return limits if limits is None or not len(region.x) else (limits[0].amin(0, True), limits[1].amax(0, True))
+
+
+def _shared(budget: Budget, count: int) -> Budget:
+    """Return the budget of the one δ, which must be that of each of the `count` examples."""
     epsilon = budget.epsilon
     if isinstance(epsilon, Tensor) and epsilon.ndim and epsilon.shape[0] > 1:
         raise UsageError(
             f"universal needs one budget for all examples, and ε has {epsilon.shape[0]} rows: give a number, or one "
             "per feature [1, *features]."
         )
-    return budget.rows(torch.zeros(1, dtype=torch.int64))
+    first = budget.rows(torch.zeros(1, dtype=torch.int64))
+    for row in range(1, count):
+        if not _alike(first, budget.rows(torch.tensor([row]))):
+            raise UsageError(
+                f"universal needs one budget for all examples, and that of example {row} differs from the first's: "
+                "give masks, weights and limits without an axis of examples, or attack the examples in groups."
+            )
+    return first
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two rows of a budget hold the same numbers, however deep."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if is_dataclass(one) and not isinstance(one, type):
+        return all(_alike(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    held, others = (getattr(each, "__dict__", None) for each in (one, other))
+    if held and others:
+        return held.keys() == others.keys() and all(_alike(held[name], others[name]) for name in held)
+    return bool(one == other)
 
 
 @recipe(
@@ -138,6 +171,7 @@ def universal(steps: int = 50, step: float = 1 / 8, beta: float | None = None) -
     """One perturbation for all examples of a call, by signed gradients of the sum of their clipped losses.
 
     `beta` clips the objective's value (published: 9, of cross-entropy); None: at the goal, whatever the scale.
-    `st.universal` returns the perturbation too.
+    `st.universal` returns the perturbation too. Examples of one call share it: on the command line, and in an audit,
+    there is one per batch, so that `--batch-size` decides how many share.
     """
     return Universal(steps=steps, step=step, beta=beta)
