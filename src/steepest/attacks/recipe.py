@@ -38,6 +38,7 @@ class Recipe:
             goal stays the problem's. 0: no target.
         untargeted: the search leaves the class y and cannot aim at another; a targeted objective is refused.
         prefer: which points are kept.
+        once: further runs leave out examples with any success, though a smaller one might exist.
         oracle: how the model is asked during the search; the model's own way if None.
         call, needs, budgets: from the catalogue; see `Attack`.
     """
@@ -49,6 +50,7 @@ class Recipe:
     targets: int = 0
     untargeted: bool = False
     prefer: Prefer = Prefer.LARGEST_VALUE
+    once: bool = False
     oracle: Oracle | None = None
     call: str = ""
     needs: str = "gradient"
@@ -83,7 +85,7 @@ class Recipe:
             )
         with problem.model.borrowed(seed), torch.no_grad():
             best = self.explore(problem)
-            if judge_x and self.start is not at_x and problem.clean is None and not self.targets:
+            if judge_x and self.start is not at_x and problem.clean is None and not self._targets(problem):
                 judge_clean(replace(problem, prefer=self.prefer), best)
         gauge = require_feasible(problem, best.point, self.call or "the search")
         return replace(result_of(problem, best, gauge, self.call, seed), notes=self.notes(problem, best))
@@ -98,7 +100,8 @@ class Recipe:
         if targets:
             problem = with_clean_answer(problem, best)
         for run in range(self.restarts * max(1, targets)):
-            live = (~settled(problem, best)).nonzero().squeeze(1)
+            done = best.won if self.once else settled(problem, best)
+            live = (~done).nonzero().squeeze(1)
             if not live.numel():
                 break
             part = self._posed(problem if live.numel() == x.shape[0] else problem.rows(live), run)

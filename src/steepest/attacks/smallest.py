@@ -8,21 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from steepest.attacks.checks import between as between
-from steepest.attacks.checks import whole as whole
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipe import likeliest_wrong
 from steepest.basis.tensors import expand
-from steepest.budgets.contract import Limits
 from steepest.budgets.reach import slope
 from steepest.budgets.region import Region
 from steepest.models.contract import Evaluation, Objective
 from steepest.models.objectives import DLR, CrossEntropy, DLROrMargin, Margin, ScaledCrossEntropy, Targeted
-
-
-def limits_at(region: Region, point: Tensor) -> Limits:
-    """Return how far the box lets each coordinate go from `point`, float64."""
-    return region.room(point)
 
 
 def put(region: Region, wide: Tensor) -> Tensor:
@@ -63,7 +55,7 @@ def nearest_plane(problem: Problem, found: Evaluation, classes: Tensor) -> tuple
     ahead = torch.where(found.finite[:, None], ahead, 0.0)
     slopes = found.jacobian.double()
     between = slopes[:, 1:] - slopes[:, :1]
-    limits, budget = limits_at(problem.region, found.point), problem.region.budget
+    limits, budget = problem.region.room(found.point), problem.region.budget
     steep = torch.stack([slope(budget, w, limits) for w in between.unbind(1)], 1)
     far = torch.where(steep > 0, ahead.abs() / steep, torch.inf)
     first = far.argmin(1)

@@ -57,12 +57,12 @@ class AutoAttack:
         last = square(queries=self.queries)
         if self.version == "plus":
             ce, dlr = (apgd(steps=n, restarts=5, objective=name) for name in ("ce", "dlr"))
-            wide = fab(steps=n, restarts=5, closing=0)
-            return (ce, dlr, wide, last, apgd(steps=n, targets=9), fab(steps=n, targets=9, closing=0))
+            wide, narrow = fab(steps=n, restarts=5, closing=0), fab(steps=n, targets=9, closing=0)
+            return (ce, dlr, replace(wide, once=True), last, apgd(steps=n, targets=9), replace(narrow, once=True))
         return (
             apgd(steps=n, restarts=RESTARTS.get(kind, 1), objective="ce"),
             apgd(steps=n, targets=TARGETS.get(kind, 9)),
-            fab(steps=n, targets=9, closing=0),
+            replace(fab(steps=n, targets=9, closing=0), once=True),
             last,
         )
 

@@ -8,9 +8,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import between, whole
 from steepest.attacks.contract import VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.smallest import between, limits_at, nearest_plane, own_and_rivals, put, whole
+from steepest.attacks.smallest import nearest_plane, own_and_rivals, put
 from steepest.budgets.reach import nearest, slope, ways
 from steepest.models.contract import Evaluation, Need
 
@@ -50,7 +51,7 @@ class NearestBoundary:
             return found.point, state | {"classes": own_and_rivals(found.outputs, problem.y, self.classes)}
         region = problem.region
         ahead, w = nearest_plane(problem, found, state["classes"])
-        limits = limits_at(region, found.point)
+        limits = region.room(found.point)
         unit = region.budget.norm(region.budget.extreme(w, ways(region.budget, limits)))
         least = torch.where(unit > 0, slope(region.budget, w, limits) * _LEAST / unit, 0.0)
         moved = state["sum"] + nearest(region.budget, w, torch.maximum(ahead.abs(), least), limits)

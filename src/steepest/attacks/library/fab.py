@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest.attacks.checks import between, share, whole
 from steepest.attacks.contract import GRADIENT, VALUE, Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.smallest import limits_at, nearest_plane, own_and_rivals, put
+from steepest.attacks.smallest import nearest_plane, own_and_rivals, put
 from steepest.basis.tensors import expand, inner
 from steepest.budgets.reach import nearest
 from steepest.models.contract import Evaluation, Need
@@ -88,7 +88,7 @@ class AdaptiveBoundary:
         else:
             ahead, w = nearest_plane(problem, found, state["classes"])
         walked = found.point.double() - x
-        here = nearest(budget, w, -ahead, limits_at(region, found.point))
+        here = nearest(budget, w, -ahead, region.room(found.point))
         there = nearest(budget, w, inner(w, walked) - ahead, region.limits())
         far_here, far_there = budget.gauge(here), budget.gauge(there)
         if not turn and problem.restart >= max(1, self.targets):

@@ -8,9 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.attacks.checks import between, whole
 from steepest.attacks.contract import Ask, Prefer, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
-from steepest.attacks.smallest import between, cosine, margin_of, normalised, whole
+from steepest.attacks.smallest import cosine, margin_of, normalised
 from steepest.attacks.smallest import farthest as farthest_point
 from steepest.budgets.reach import slope
 from steepest.models.contract import Evaluation, Need
