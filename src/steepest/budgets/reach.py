@@ -24,7 +24,8 @@ def slope(budget: Budget, g: Tensor, limits: Limits) -> Tensor:
     Away from the box's faces this is ε times the dual norm of g. Sets that are not convex gain in jumps; for them it
     is what the whole budget gains.
     """
-    return budget.support(g.double(), ways(budget, limits))
+    # Where the answer is iterated, nothing to gain may come back as a little less than nothing.
+    return budget.support(g.double(), ways(budget, limits)).clamp_min(0)
 
 
 def ways(budget: Budget, limits: Limits) -> Limits:
