@@ -144,7 +144,7 @@ class Region:
 
     def ascend(self, point: Tensor, g: Tensor, size: Tensor | float) -> Tensor:
         """Return the projection of point + size · (a step of gauge 1 along g); `size` may be one per example [N]."""
-        if isinstance(self._ball, Discrete) and not self.budget.separable:
+        if not self.budget.separable and isinstance(self._ball, Discrete):
             return self._point(self._ball.advance(self._delta(point), g.double(), size, self.limits()))
         move = self.stride(point, g)
         scale = expand(size.to(move.dtype), move) if isinstance(size, Tensor) else size
