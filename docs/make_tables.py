@@ -41,7 +41,7 @@ def section(title: str, catalogue: Catalogue[Any], facts: tuple[str, ...], *, ca
 
 def page() -> str:
     """Return the whole page."""
-    presets = [[f"`{p.name}`", ", ".join(f"`{call}`" for call in p.attacks), p.cost] for p in PRESETS.values()]
+    presets = [[f"`{p.name}`", ", ".join(f"`{rung.text}`" for rung in p.rungs), p.cost] for p in PRESETS.values()]
     return "\n".join(
         [
             "# The catalogue",

@@ -43,7 +43,7 @@ def show(kind: str, *, budget: str | None, as_json: bool) -> None:
 def _rows(kind: str) -> list[dict[str, str]]:
     if kind == "presets":
         return [
-            {"name": preset.name, "attacks": ", ".join(preset.attacks), "cost": preset.cost}
+            {"name": preset.name, "attacks": ", ".join(rung.text for rung in preset.rungs), "cost": preset.cost}
             for preset in PRESETS.values()
         ]
     if kind not in _CATALOGUES:

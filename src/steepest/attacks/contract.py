@@ -53,6 +53,8 @@ class Problem:
         drop_solved: examples whose goal is reached leave at once; otherwise the search goes on to larger values.
         prefer: which points are kept.
         clean: the model's answer at x, [N, K], where it is known already.
+        worst: the worst points known, [N, *features], where searches with the start "worst" begin.
+        aims: int64 [N, R], the classes to aim at, the nearest first, where their order is known already.
         restart: the number of the run.
     """
 
@@ -65,6 +67,8 @@ class Problem:
     drop_solved: bool = True
     prefer: Prefer = Prefer.LARGEST_VALUE
     clean: Tensor | None = None
+    worst: Tensor | None = None
+    aims: Tensor | None = None
     restart: int = 0
 
     def question(self, point: Tensor, ask: Ask, number: int = 0) -> Question:
@@ -96,6 +100,8 @@ class Problem:
             y=None if self.y is None else self.y[index],
             stream=self.stream.rows(index),
             clean=None if self.clean is None else self.clean[index],
+            worst=None if self.worst is None else self.worst[index],
+            aims=None if self.aims is None else self.aims[index],
         )
 
 

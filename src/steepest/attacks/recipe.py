@@ -34,8 +34,8 @@ class Recipe:
     Attributes:
         objective: what is ascended and ranks points within a run; the problem's own if None. Between runs points
             are ranked by the problem's objective, whatever the runs ascended.
-        targets: each restart is one run towards each of so many classes, the likeliest wrong ones at x first; the
-            goal stays the problem's. 0: no target.
+        targets: each restart is one run towards each of so many classes, in the order that the problem knows, or else
+            the likeliest wrong ones at x first; the goal stays the problem's. 0: no target.
         untargeted: the search leaves the class y and cannot aim at another; a targeted objective is refused.
         prefer: which points are kept.
         once: further runs leave out examples with any success, though a smaller one might exist.
@@ -97,8 +97,10 @@ class Recipe:
         model = problem.model if self.oracle is None else problem.model.asked_by(self.oracle)
         problem = replace(problem, model=model, prefer=self.prefer)
         targets = self._targets(problem)
-        if targets:
+        if targets and problem.aims is None:
             problem = with_clean_answer(problem, best)
+            assert problem.clean is not None
+            problem = replace(problem, aims=likeliest_wrong(problem.clean, problem.y))
         for run in range(self.restarts * max(1, targets)):
             done = best.won if self.once else settled(problem, best)
             live = (~done).nonzero().squeeze(1)
@@ -124,11 +126,11 @@ class Recipe:
         targets = self._targets(problem)
         if not targets:
             return posed if self.objective is None else replace(posed, objective=self._aimed(problem.objective))
-        assert problem.clean is not None
+        assert problem.aims is not None
         rank = run % targets
-        if rank >= problem.clean.shape[1] - 1:
+        if rank >= problem.aims.shape[1]:
             return None
-        aim = likeliest_wrong(problem.clean, problem.y)[:, rank]
+        aim = problem.aims[:, rank]
         base = problem.objective if self.objective is None else self.objective
         return replace(posed, objective=Targeted(base, aim))
 

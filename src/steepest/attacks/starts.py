@@ -32,5 +32,10 @@ def corner(problem: Problem, restart: int) -> Tensor:
     return problem.region.corner(problem.stream, 0)
 
 
-STARTS: dict[str, Start] = {"uniform": uniform, "clipped": clipped, "corner": corner}
-"""Random starts by name."""
+def worst(problem: Problem, restart: int) -> Tensor:
+    """Start at the worst point that is known, the clean input if there is none."""
+    return problem.region.x if problem.worst is None else problem.worst
+
+
+STARTS: dict[str, Start] = {"uniform": uniform, "clipped": clipped, "corner": corner, "worst": worst}
+"""Starts by name; all but "worst" are random."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
@@ -17,7 +17,7 @@ from steepest.audit.cascade import Cascade
 from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
-from steepest.audit.presets import calls_of, preset_of, stages_of
+from steepest.audit.presets import preset_of, rungs_of
 from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import aimed, prepare
@@ -131,11 +131,13 @@ def audit(
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
+    rungs, left_out = rungs_of(attacks, preset, budgets[-1], subject.model.facts.answers)
+    subject = replace(subject, notes=(*subject.notes, *left_out))
     cascade = Cascade(
         model=subject.model,
         budgets=budgets,
         epsilons=epsilons,
-        stages=stages_of(calls_of(attacks, preset, subject.model.facts.answers)),
+        rungs=rungs,
         objective=chosen,
         factors=torch.tensor(factors, dtype=torch.float64),
         seed=seed,
@@ -149,7 +151,7 @@ def audit(
         budgets=tuple(describe(one) for one in budgets),
         objective=objective if isinstance(objective, str) else describe(chosen),
         preset=preset if attacks is None else "custom",
-        attacks=tuple(recipe.call for _, recipe in cascade.stages),
+        attacks=tuple(rung.text for rung in rungs),
         factors=factors,
         target=target,
         seed=seed,

@@ -1,4 +1,4 @@
-"""The cascade: attacks in order of cost on one batch; solved examples leave, every success is asked again."""
+"""The cascade: rungs in order of cost on one shard; solved and proven examples leave, every success is asked again."""
 
 from __future__ import annotations
 
@@ -11,32 +11,40 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from steepest.attacks.contract import Attack, AttackResult, Problem, Status
+from steepest.attacks.contract import AttackResult, Problem, Status
 from steepest.attacks.curve import trace
 from steepest.attacks.fitting import require_fit
+from steepest.attacks.ranking import nearest_classes
 from steepest.attacks.recipes import ATTACKS
+from steepest.audit.batches import Batches
 from steepest.audit.contract import Stage
 from steepest.audit.outcome import FromX, Outcome
+from steepest.audit.rungs import Rung, drawn
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
 from steepest.models.contract import Need, Objective
 from steepest.models.model import Model
+from steepest.models.objectives import Targeted
 
 CURVE_TOLERANCE = 1e-3
 """Share of the largest ε to which each example's first FGSM success is refined."""
 
+_PROBES = 1 << 20
+"""The examples' stream from which probes are drawn; rungs count up from 0."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cascade:
-    """What is run on every batch.
+    """What is run on every shard.
 
     Attributes:
         budgets: in rising order of ε and nested; a success at a smaller one counts for the larger ones.
         epsilons: one label per budget: its largest ε over all chosen examples.
-        stages: (name, recipe) in order of cost; where `fgsm` is among them its gradient also gives the curve.
+        rungs: in order of cost; where `fgsm` is among them its gradient also gives the curve.
         factors: the grid of the FGSM curve, in units of the largest budget.
+        batch: so many examples are asked about at once; 0: all.
 
     Raises:
         UsageError, ModelError: an attack cannot serve the budget or the model.
@@ -45,19 +53,22 @@ class Cascade:
     model: Model
     budgets: tuple[Budget, ...]
     epsilons: tuple[float, ...]
-    stages: tuple[tuple[str, Attack], ...]
+    rungs: tuple[Rung, ...]
     objective: Objective
     factors: Tensor
     seed: int
+    batch: int = 0
 
     def __post_init__(self) -> None:
-        for _, attack in self.stages:
-            require_fit(attack, self.budgets[-1], self.model.facts.answers, ATTACKS)
+        for rung in self.rungs:
+            if rung.attack is not None:
+                require_fit(rung.attack, self.budgets[-1], self.model.facts.answers, ATTACKS)
 
     @property
     def need(self) -> Need:
-        """What the stages want to know of a point."""
-        return Need.GRADIENT if any(recipe.needs == "gradient" for _, recipe in self.stages) else Need.VALUE
+        """What the rungs want to know of a point."""
+        asked = any(rung.attack is not None and rung.attack.needs == "gradient" for rung in self.rungs)
+        return Need.GRADIENT if asked else Need.VALUE
 
     def rows(self, index: Tensor) -> Self:
         """Return the cascade of the examples that `index` selects."""
@@ -65,29 +76,25 @@ class Cascade:
         return replace(self, budgets=budgets, objective=self.objective.rows(index))
 
     def run(self, x: Tensor, y: Tensor, ids: Tensor) -> Outcome:
-        """Run all stages on one batch; `ids` name the examples' random streams.
+        """Run all rungs on one shard; `ids` name the examples' random streams.
 
         Raises:
             ContractError: an attack left its region. Any exception of an attack passes through: what did not run
                 is never counted as robustness.
         """
+        batches = Batches(self.batch or max(1, y.numel()))
         with self.model.borrowed(self.seed), torch.no_grad():
             whole = self._problem(self.budgets[-1], x, y, ids)
-            outcome = self._clean(whole)
-            if any(recipe.is_fgsm for _, recipe in self.stages):
-                self._measure_curve(whole, outcome)
+            outcome = self._clean(whole, batches)
+            if any(rung.is_fgsm for rung in self.rungs):
+                self._measure_curve(whole, outcome, batches)
             for budget, epsilon in zip(self.budgets, self.epsilons, strict=True):
                 here = self._problem(budget, x, y, ids)
-                for number, (name, recipe) in enumerate(self.stages):
-                    with _stage(outcome, name, epsilon) as (stage, rows):
-                        if rows.numel():
-                            # Every stage draws numbers of its own: the same random start twice would be wasted.
-                            problem = replace(here, stream=here.stream.split(number)).rows(rows)
-                            curve = outcome.curve if recipe.is_fgsm else None
-                            found = (
-                                recipe.run(problem, self.seed) if curve is None else _fgsm(problem, curve.rows(rows))
-                            )
-                            self._absorb(outcome, rows, found, problem, stage)
+                outcome.unprove()  # a proof holds for the budget it was made for
+                for number, rung in enumerate(self.rungs):
+                    # Every rung draws numbers of its own: the same random start twice would be wasted.
+                    self._climb(rung, replace(here, stream=here.stream.split(number)), outcome, batches, epsilon)
+        outcome.batch = batches.size
         return outcome
 
     def _problem(self, budget: Budget, x: Tensor, y: Tensor, ids: Tensor) -> Problem:
@@ -100,50 +107,102 @@ class Cascade:
             stream=Stream.of(self.seed, ids),
         )
 
-    def _clean(self, whole: Problem) -> Outcome:
+    def _clean(self, whole: Problem, batches: Batches) -> Outcome:
         """Ask the model at x; what is wrong or not a number there is broken from the start."""
-        begin = time.perf_counter()
-        outcome = Outcome.at_x(whole.region, whole.y, self.model.logits(whole.region.x), len(self.factors))
+        begin, found = time.perf_counter(), list[Tensor]()
+        everyone = torch.arange(whole.y.numel(), device=whole.y.device)
+        batches.each(everyone, lambda rows: found.append(self.model.logits(whole.region.x[rows])))
+        outcome = Outcome.at_x(whole.region, whole.y, torch.cat(found), len(self.factors))
         count, broken, seconds = whole.y.numel(), int(outcome.broken.sum()), time.perf_counter() - begin
         stage = Stage(name="clean", epsilon=0.0, entered=count, broken=broken, forwards=count, seconds=seconds)
         outcome.ledger.append(stage)
         return outcome
 
-    def _measure_curve(self, whole: Problem, outcome: Outcome) -> None:
+    def _measure_curve(self, whole: Problem, outcome: Outcome, batches: Batches) -> None:
         """Take one gradient at x, and all that it says of every ε; the smallest success is asked again."""
-        with _stage(outcome, "curve", self.epsilons[-1]) as (stage, rows):
+
+        def measure(rows: Tensor) -> None:
             problem = whole.rows(rows)
             at_x = problem.gradient(problem.region.x)
             found = trace(problem, at_x, self.factors, CURVE_TOLERANCE)
             again = self.model.evaluate(found.point, problem.y, problem.objective, problem.goal)
-            stands = found.gauge.isfinite() & again.won
-            outcome.learn_curve(rows, at_x, found, stands)
+            outcome.learn_curve(rows, at_x, found, stands=found.gauge.isfinite() & again.won)
             stage.forwards += int(found.forwards.sum()) + rows.numel()
             stage.backwards += int(found.backwards.sum())
 
-    def _absorb(self, outcome: Outcome, rows: Tensor, found: AttackResult, problem: Problem, stage: Stage) -> None:
-        """Count what the attack spent, ask the model again about each success, and keep what stands."""
-        stage.forwards += int(found.forwards.sum())
-        stage.backwards += int(found.backwards.sum())
-        stage.notes = found.notes
-        outcome.learn(rows, found, gradients=found.backwards > 0)
-        won = found.won.nonzero().squeeze(1)
-        if not won.numel():
+        with _stage(outcome, "curve", self.epsilons[-1]) as (stage, rows):
+            batches.each(rows, measure)
+
+    def _climb(self, rung: Rung, here: Problem, outcome: Outcome, batches: Batches, epsilon: float) -> None:
+        """Let the unbroken examples enter one rung, as its rule says."""
+        unfit = self._unfit(rung)
+        if unfit is None and rung.rank is not None:
+            self._rank(here, outcome, batches, epsilon)
+        with _stage(outcome, rung.name, epsilon) as (stage, rows):
+            if unfit is not None:
+                stage.entered, stage.notes = 0, (unfit,)
+                return
+            rows = rung.entering(rows, outcome.margin)
+            first, others = rows, rows[:0]
+            if rung.after is not None and not outcome.has_broken(rung.after, epsilon):
+                first, others = drawn(rows, here.stream.split(_PROBES).uniform(0, ()), rung.probe)
+            stage.entered = first.numel()
+            batches.each(first, lambda part: self._ask(rung, here, outcome, part, stage))
+            if others.numel() and stage.broken:
+                stage.entered += others.numel()
+                batches.each(others, lambda part: self._ask(rung, here, outcome, part, stage))
+
+    def _unfit(self, rung: Rung) -> str | None:
+        """Return why a rung does not apply to this audit, if so."""
+        if isinstance(self.objective, Targeted) and (rung.rank is not None or getattr(rung.work, "untargeted", False)):
+            return "left out: the audit aims at one class, and this at others"
+        classes = self.model.facts.classes
+        if rung.rank is not None and classes is not None and rung.rank >= classes - 1:
+            return f"left out: the model has only {classes - 1} other classes"
+        return None
+
+    def _rank(self, here: Problem, outcome: Outcome, batches: Batches, epsilon: float) -> None:
+        """Order the classes of the unbroken examples by linearised distance, once."""
+        if outcome.aims is not None:
             return
-        again = self.model.logits(found.point[won])
-        stage.forwards += won.numel()
-        outcome.forwards[rows[won]] += 1
+
+        def ask(rows: Tensor) -> None:
+            classes, _, found = nearest_classes(here.rows(rows))
+            outcome.learn_aims(rows, classes, found)
+            stage.forwards += rows.numel() * found.forwards
+            stage.backwards += rows.numel() * found.backwards
+
+        with _stage(outcome, "rank", epsilon) as (stage, rows):
+            batches.each(rows, ask)
+
+    def _ask(self, rung: Rung, here: Problem, outcome: Outcome, rows: Tensor, stage: Stage) -> None:
+        """Run a rung on one batch, ask the model again about each success, and keep what stands."""
+        problem = outcome.informed(here, rows, rung.rank)
+        if rung.attack is None:
+            assert rung.certifier is not None
+            outcome.prove(rows[rung.certifier.prove(problem)], stage)
+            return
+        known = outcome.curve if rung.is_fgsm else None
+        found = rung.attack.run(problem, self.seed) if known is None else _fgsm(problem, known.rows(rows))
+        won = found.won.nonzero().squeeze(1)
+        again = self.model.logits(found.point[won]) if won.numel() else found.outputs[won]
         stands = problem.goal.rows(won)(again, problem.y[won])
+        # From here on nothing asks the model: what ran out of memory before has changed nothing.
+        stage.forwards += int(found.forwards.sum()) + won.numel()
+        stage.backwards += int(found.backwards.sum())
+        stage.notes = tuple(dict.fromkeys((*stage.notes, *found.notes)))
+        outcome.learn(rows, found, gradients=found.backwards > 0)
+        outcome.forwards[rows[won]] += 1
         outcome.unconfirmed[rows[won[~stands]]] += 1
         kept = won[stands]
         outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
-        stage.broken = kept.numel()
+        stage.broken += kept.numel()
 
 
 @contextmanager
 def _stage(outcome: Outcome, name: str, epsilon: float) -> Iterator[tuple[Stage, Tensor]]:
-    """Open a row of the ledger for the examples that nothing broke yet, and time it."""
-    rows = (~outcome.broken).nonzero().squeeze(1)
+    """Open a row of the ledger for the examples that are neither broken nor proven yet, and time it."""
+    rows = (~(outcome.broken | outcome.proven)).nonzero().squeeze(1)
     stage = Stage(name=name, epsilon=epsilon, entered=rows.numel())
     outcome.ledger.append(stage)
     begin = time.perf_counter()

@@ -20,6 +20,7 @@ RECORD = pa.schema(
         pa.field("clean_margin", pa.float64()),
         pa.field("broken", pa.bool_(), False),
         pa.field("broken_by", pa.string()),
+        pa.field("proven_by", pa.string()),
         pa.field("adversarial_prediction", pa.int64(), False),
         pa.field("radius", pa.float64()),
         pa.field("radius_gauge", pa.float64()),
@@ -34,10 +35,13 @@ RECORD = pa.schema(
     ]
 )
 """One row per example. `broken_by` is "clean" where the model is wrong at x, the stage's name where an attack
-succeeded, null where none did. `radius` is the size in data units of the smallest success at any ε tried, null if
+succeeded, null where none did; `proven_by` the certifier that proved the largest budget, null where none did. `radius` is the size in data units of the smallest success at any ε tried, null if
 none; `radius_gauge` is the same in units of the largest budget. `gauge` (share of the largest budget that is used),
 `margin` and `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry
 per factor of the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
+
+_BATCHES = 4
+"""Batches in a shard."""
 
 BLIND = ("zero_gradient", "nonfinite")
 """The statuses of examples that could not be attacked as they should have been."""
@@ -76,6 +80,11 @@ class Plan:
     batch_size: int = 0
     threads: int = 0
 
+    @property
+    def shard_size(self) -> int:
+        """How many examples a shard has: late rungs, which few examples enter, still fill batches then."""
+        return _BATCHES * self.batch_size
+
     def digest(self) -> str:
         """Return the sha256 of the plan."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
@@ -95,7 +104,7 @@ class Stage:
     """The ledger of one stage, added up over shards.
 
     Attributes:
-        entered, broken: examples that came in, and those that it broke.
+        entered, broken, proven: examples that came in, those that it broke, and those that it proved robust.
         forwards, backwards: passes over examples.
         seconds: wall time.
         notes: what the attack said of itself, e.g. which objective took the place of one that needs more classes.
@@ -105,6 +114,7 @@ class Stage:
     epsilon: float
     entered: int = 0
     broken: int = 0
+    proven: int = 0
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0

@@ -8,7 +8,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from steepest.attacks.contract import AttackResult, Status
+from steepest.attacks.contract import AttackResult, Problem, Status
 from steepest.attacks.curve import Curve
 from steepest.audit.contract import Stage
 from steepest.budgets.region import Region
@@ -33,6 +33,15 @@ class FromX:
     finite: Tensor
     status: Tensor
 
+    @classmethod
+    def nothing(cls, x: Tensor, dtype: torch.dtype) -> Self:
+        """Return what is known before the gradient was asked for."""
+        count = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        flags = count.bool()
+        return cls(
+            gradient=torch.zeros_like(x, dtype=dtype), point=x.clone(), stands=flags, finite=~flags, status=count
+        )
+
     def rows(self, index: Tensor) -> Self:
         """Return the part of the examples that `index` selects."""
         return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
@@ -49,19 +58,26 @@ class Outcome:
         prediction, margin: at `point`; the margin is z_y minus the best other logit.
         radius, radius_gauge: size of the smallest success in data units, and in units of the largest budget; ∞
             where none.
+        clean: the model's answer at x, [N, K].
+        proven, proven_by: a certifier's word that nothing inside the budget at hand breaks the example.
         curve: what the gradient at x gave, if it was asked.
+        aims: int64 [N, R], the wrong classes, the nearest first, if they were ordered.
+        batch: the batch size at the end: memory may have forced a smaller one.
         tried, blind: gradient searches, and those that met a gradient of exactly zero.
     """
 
     region: Region
     y: Tensor
     point: Tensor
+    clean: Tensor
     clean_prediction: Tensor
     clean_margin: Tensor
     prediction: Tensor
     margin: Tensor
     broken: Tensor
     broken_by: list[str | None]
+    proven: Tensor
+    proven_by: list[str | None]
     radius: Tensor
     radius_gauge: Tensor
     fgsm_broken: Tensor
@@ -72,6 +88,8 @@ class Outcome:
     tried: Tensor
     blind: Tensor
     curve: FromX | None = None
+    aims: Tensor | None = None
+    batch: int = 0
     ledger: list[Stage] = field(default_factory=list)
 
     @classmethod
@@ -86,12 +104,15 @@ class Outcome:
             region=region,
             y=y,
             point=region.x,
+            clean=outputs,
             clean_prediction=prediction,
             clean_margin=margin,
             prediction=prediction,
             margin=margin,
             broken=wrong,
             broken_by=["clean" if is_wrong else None for is_wrong in wrong.tolist()],
+            proven=torch.zeros_like(wrong),
+            proven_by=[None] * len(wrong),
             radius=torch.where(wrong, 0.0, torch.inf).double(),
             radius_gauge=torch.where(wrong, 0.0, torch.inf).double(),
             fgsm_broken=wrong[:, None].repeat(1, grid),
@@ -103,17 +124,21 @@ class Outcome:
             blind=zeros.clone(),
         )
 
+    def informed(self, problem: Problem, rows: Tensor, rank: int | None) -> Problem:
+        """Return the problem of the examples `rows` with what is known of them; `rank` chooses the class to aim at."""
+        aims = None if rank is None or self.aims is None else self.aims[rows, rank][:, None]
+        return replace(problem.rows(rows), clean=self.clean[rows], worst=self.point[rows], aims=aims)
+
     def learn_curve(self, rows: Tensor, at_x: Evaluation, found: Curve, stands: Tensor) -> None:
         """Take in the FGSM curve of the examples `rows`: one gradient each; `stands` marks confirmed successes."""
         assert at_x.gradient is not None
-        x = self.region.x
-        self.curve = FromX(
-            gradient=torch.zeros_like(x, dtype=at_x.gradient.dtype).index_copy(0, rows, at_x.gradient),
-            point=x.index_copy(0, rows, found.point),
-            stands=torch.zeros_like(self.broken).index_copy(0, rows, stands),
-            finite=torch.ones_like(self.broken).index_copy(0, rows, at_x.finite),
-            status=torch.zeros_like(self.y).index_copy(0, rows, found.status),
-        )
+        if self.curve is None:
+            self.curve = FromX.nothing(self.region.x, at_x.gradient.dtype)
+        self.curve.gradient[rows] = at_x.gradient
+        self.curve.point[rows] = found.point
+        self.curve.stands[rows] = stands
+        self.curve.finite[rows] = at_x.finite
+        self.curve.status[rows] = found.status
         self.fgsm_broken[rows] = found.broken
         # A success inside the largest budget counts when the fgsm stage has judged it, one outside never breaks.
         beyond = stands & (found.gauge > 1)
@@ -124,6 +149,14 @@ class Outcome:
         self.tried[rows] += 1
         self.blind[rows] += (found.status == Status.ZERO_GRADIENT).long()
         self.nonfinite[rows] |= ~at_x.finite
+
+    def learn_aims(self, rows: Tensor, classes: Tensor, found: Evaluation) -> None:
+        """Take in the order of the wrong classes of the examples `rows`."""
+        if self.aims is None:
+            self.aims = classes.new_zeros(self.y.shape[0], classes.shape[1])
+        self.aims[rows] = classes
+        self.forwards[rows] += found.forwards
+        self.backwards[rows] += found.backwards
 
     def learn(self, rows: Tensor, found: AttackResult, gradients: Tensor) -> None:
         """Take in what an attack spent, how its search went, and a lower margin if it found one."""
@@ -146,6 +179,22 @@ class Outcome:
         self.broken[rows] = True
         for row in rows.tolist():
             self.broken_by[row] = stage
+
+    def prove(self, rows: Tensor, stage: Stage) -> None:
+        """Retire the examples `rows`, which a certifier has proven."""
+        self.proven[rows] = True
+        for row in rows.tolist():
+            self.proven_by[row] = stage.name
+        stage.proven += rows.numel()
+
+    def unprove(self) -> None:
+        """Forget all proofs: a larger budget begins."""
+        self.proven = torch.zeros_like(self.proven)
+        self.proven_by = [None] * len(self.proven_by)
+
+    def has_broken(self, name: str, epsilon: float) -> bool:
+        """Return whether the rung `name` has broken an example at `epsilon`."""
+        return any(stage.broken for stage in self.ledger if (stage.name, stage.epsilon) == (name, epsilon))
 
     def _reached(self, rows: Tensor, point: Tensor) -> None:
         """Remember the size of successes that are smaller than those known."""
@@ -178,6 +227,7 @@ class Outcome:
             "clean_margin": _finite(self.clean_margin),
             "broken": self.broken.tolist(),
             "broken_by": list(self.broken_by),
+            "proven_by": list(self.proven_by),
             "adversarial_prediction": self.prediction.tolist(),
             "radius": _finite(self.radius),
             "radius_gauge": _finite(self.radius_gauge),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from steepest.attacks.contract import Attack
-from steepest.attacks.fitting import serves
+from steepest.attacks.fitting import admits, serves
 from steepest.attacks.recipes import ATTACKS
+from steepest.audit.rungs import Rung
 from steepest.basis.errors import UsageError, unknown
+from steepest.budgets.catalogue import kind_of
+from steepest.budgets.contract import Budget
 
 _EIGHTHS = tuple(k / 8 for k in range(1, 9))
 _SIXTEENTHS = tuple(k / 16 for k in range(1, 33))
@@ -16,34 +19,47 @@ _SIXTEENTHS = tuple(k / 16 for k in range(1, 33))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """A list of attacks in order of cost, and the grid of the FGSM curve in units of the largest ε.
+    """The rungs of a ladder in order of cost, and the grid of the FGSM curve in units of the largest ε.
 
     Attributes:
-        attacks: calls of the catalogue; `fgsm` shares its gradient with the curve.
+        rungs: `fgsm` shares its gradient with the curve.
         factors: the grid; refined by bisection to 1/1000 of its end.
         cost: forwards and backwards of an example that stays unbroken, as text.
     """
 
     name: str
-    attacks: tuple[str, ...]
+    rungs: tuple[Rung, ...]
     factors: tuple[float, ...]
     cost: str
+
+
+def _rung(name: str, call: str, **who: Any) -> Rung:
+    return Rung(name=name, work=ATTACKS.build(call), **who)
 
 
 PRESETS = {
     "quick": Preset(
         name="quick",
-        attacks=("fgsm", "pgd(steps=10, start='uniform')", "noise(points=8)"),
+        rungs=(
+            _rung("fgsm", "fgsm"),
+            _rung("ascent", "apgd(steps=10)"),
+            _rung("noise", "noise(points=8)"),
+        ),
         factors=_EIGHTHS,
         cost="at most 40 forwards and 20 backwards an example and ε",
     ),
     "standard": Preset(
         name="standard",
-        attacks=(
-            "fgsm",
-            "pgd(steps=20, start='uniform')",
-            "pgd(steps=50, restarts=5, start='uniform')",
-            "noise(points=100)",
+        rungs=(
+            _rung("fgsm", "fgsm"),
+            _rung("ascent", "apgd(steps=20)"),
+            _rung("class 1", "apgd(steps=20, targets=1)", rank=0),
+            _rung("class 2", "apgd(steps=20, targets=1)", rank=1, closest=0.7),
+            _rung("class 3", "apgd(steps=20, targets=1)", rank=2, closest=0.5, after="class 2"),
+            _rung("class 4", "apgd(steps=20, targets=1)", rank=3, closest=0.3, after="class 3"),
+            _rung("relay", "relay(rounds=2, queries=60, climb=12)"),
+            _rung("relay on", "relay(rounds=15, queries=60, climb=12)", after="relay"),
+            _rung("closers", "apgd(steps=100)", closest=0.1),
         ),
         factors=_SIXTEENTHS,
         cost="about 420 forwards and 270 backwards an example and ε",
@@ -82,34 +98,38 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     return calls
 
 
-def calls_of(attacks: str | None, preset: str, gives: str) -> tuple[str, ...]:
-    """Return the calls that the user named, or else the preset's.
+def rungs_of(attacks: str | None, preset: str, budget: Budget, gives: str) -> tuple[tuple[Rung, ...], tuple[str, ...]]:
+    """Return the rungs of the attacks that the user named, or else the preset's, and what must be said of them.
 
-    Stages that need more than the model answers are refused: left out silently, they would look like robustness.
+    A preset leaves out the rungs that do not serve the budget and says so. Rungs that need more than the model answers
+    are refused: left out, they would look like robustness.
 
     Args:
         gives: "gradient", "scores" or "labels".
 
     Raises:
-        UsageError: an unknown name; or names such stages, the attacks that the model can answer, and what to write.
+        UsageError: an unknown name; or names such rungs, the attacks that the model can answer, and what to write.
     """
-    calls = parse_attacks(attacks) if attacks else preset_of(preset).attacks
-    beyond = [call for call in calls if not serves(ATTACKS.build(call).needs, gives)]
-    if not beyond:
-        return calls
-    able = [entry.name for entry in ATTACKS if serves(entry.facts["needs"], gives)]
-    where = "the attacks contain" if attacks else f"the preset {preset!r} contains"
-    lent = ", or lend the model an estimated gradient: st.estimated(model)" if gives == "scores" else ""
-    raise UsageError(
-        f"{where} {', '.join(beyond)}, which the model cannot answer: it gives {gives} only. Name attacks that it can "
-        f"answer ({', '.join(able)}), e.g. attacks={_EXAMPLES[gives]!r}{lent}."
-    )
+    rungs = _named(parse_attacks(attacks)) if attacks else preset_of(preset).rungs
+    beyond = [rung.text for rung in rungs if rung.attack is not None and not serves(rung.attack.needs, gives)]
+    if beyond:
+        able = [entry.name for entry in ATTACKS if serves(entry.facts["needs"], gives)]
+        where = "the attacks contain" if attacks else f"the preset {preset!r} contains"
+        lent = ", or lend the model an estimated gradient: st.estimated(model)" if gives == "scores" else ""
+        raise UsageError(
+            f"{where} {', '.join(beyond)}, which the model cannot answer: it gives {gives} only. Name attacks that it "
+            f"can answer ({', '.join(able)}), e.g. attacks={_EXAMPLES[gives]!r}{lent}."
+        )
+    if attacks:
+        return rungs, ()
+    kind = kind_of(budget)
+    fit = tuple(rung for rung in rungs if rung.attack is None or admits(", ".join(rung.attack.budgets) or "any", kind))
+    return fit, tuple(f"{rung.name} does not serve {kind} and was left out" for rung in rungs if rung not in fit)
 
 
-def stages_of(attacks: tuple[str, ...]) -> tuple[tuple[str, Attack], ...]:
-    """Return (name, recipe) for each call; a name that is used twice gets its arguments, to tell them apart."""
-    names = [call.partition("(")[0].strip() for call in attacks]
+def _named(calls: tuple[str, ...]) -> tuple[Rung, ...]:
+    """Return a rung for each call; a name that is used twice gets its arguments, to tell them apart."""
+    names = [call.partition("(")[0].strip() for call in calls]
     return tuple(
-        (call if names.count(name) > 1 else name, ATTACKS.build(call))
-        for call, name in zip(attacks, names, strict=True)
+        _rung(call if names.count(name) > 1 else name, call) for call, name in zip(calls, names, strict=True)
     )

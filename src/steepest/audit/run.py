@@ -51,13 +51,14 @@ def begin(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, com
 
 def work(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, progress: Progress) -> None:
     """Compute the shards that are not there yet, one after another."""
-    digest, shards = plan.digest(), torch.split(subject.ids, plan.batch_size)
+    digest, shards = plan.digest(), torch.split(subject.ids, plan.shard_size)
     missing = [number for number in range(len(shards)) if not folder.done(number, digest)]
     finished = len(subject.ids) - sum(len(shards[number]) for number in missing)
     if finished:
         progress.say(f"continuing: {finished} of {len(subject.ids)} examples are done already")
     progress.begin("audit", len(subject.ids))
     progress.advance(finished)
+    cascade = replace(cascade, batch=plan.batch_size)
     with _threads(plan.threads):
         for number in missing:
             ids = shards[number]
@@ -108,7 +109,7 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
         "run": str(folder.path),
         "plan": asdict(plan),
         "plan_hash": plan.digest(),
-        "shards": -(-len(subject.ids) // plan.batch_size),
+        "shards": -(-len(subject.ids) // plan.shard_size),
         "epsilons": list(cascade.epsilons),
         "budgets": [_shown(*pair) for pair in zip(cascade.budgets, plan.budgets, strict=True)],
         "budget_unit": unit_of(cascade.budgets[-1]),

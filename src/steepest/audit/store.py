@@ -143,7 +143,7 @@ class RunFolder:
             found = (pq.read_schema(self.part(shard)).metadata or {}).get(_STAGES_KEY, b"[]")
             for row in json.loads(found):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
-                for key in ("entered", "broken", "forwards", "backwards", "seconds"):
+                for key in ("entered", "broken", "proven", "forwards", "backwards", "seconds"):
                     setattr(stage, key, getattr(stage, key) + row[key])
                 stage.notes = tuple(dict.fromkeys((*stage.notes, *row["notes"])))
         return list(total.values())

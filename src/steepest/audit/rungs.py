@@ -1,0 +1,84 @@
+"""The rungs of the ladder: an attack, and which of the examples that nothing broke yet enter it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from torch import Tensor
+
+from steepest.attacks.contract import Attack, Problem
+
+
+class Certifier(Protocol):
+    """Proves, where it can, that no point of the region breaks an example; independent of every attack."""
+
+    @property
+    def call(self) -> str:
+        """The catalogue's call that makes it again, with every argument."""
+
+    def prove(self, problem: Problem) -> Tensor:
+        """Return bool [N]: proven, no point of the region reaches the goal; False says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One attack or certifier of a cascade.
+
+    Attributes:
+        name: in the ledger and in `broken_by`.
+        work: what is run.
+        rank: aims at the class of this rank, 0 the nearest by linearised distance; None: at no class.
+        closest: so large a share of the unbroken examples enters, those with the smallest margins left.
+        after: the name of an earlier rung; where that found nothing in the shard, only `probe` examples enter, drawn
+            at random, and the others follow if one of those falls.
+        probe: how many; 0: none.
+    """
+
+    name: str
+    work: Attack | Certifier
+    rank: int | None = None
+    closest: float = 1.0
+    after: str | None = None
+    probe: int = 32
+
+    @property
+    def attack(self) -> Attack | None:
+        """The attack, or None for a certifier."""
+        return None if hasattr(self.work, "prove") else cast(Attack, self.work)
+
+    @property
+    def certifier(self) -> Certifier | None:
+        """The certifier, or None for an attack."""
+        return cast(Certifier, self.work) if hasattr(self.work, "prove") else None
+
+    @property
+    def is_fgsm(self) -> bool:
+        """Whether the gradient of the curve serves it."""
+        return self.attack is not None and self.attack.is_fgsm
+
+    @property
+    def text(self) -> str:
+        """What decides the rung's records, for the plan: the call, and who enters."""
+        who = []
+        if self.rank is not None:
+            who.append(f"class {self.rank + 1}")
+        if self.closest < 1:
+            who.append(f"closest {self.closest:.3g}")
+        if self.after is not None:
+            who.append(f"after {self.after}, else {self.probe}")
+        return self.work.call + (f" [{'; '.join(who)}]" if who else "")
+
+    def entering(self, rows: Tensor, margin: Tensor) -> Tensor:
+        """Return those of the unbroken examples `rows` that are close enough, in their order."""
+        count = math.ceil(self.closest * rows.numel())
+        if count >= rows.numel():
+            return rows
+        return rows[margin[rows].argsort(stable=True)[:count].sort().values]
+
+
+def drawn(rows: Tensor, draw: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return (a simple random sample of `count` of the examples `rows`, the others); `draw` is uniform, one per row."""
+    order = draw[rows].argsort(stable=True)
+    return rows[order[:count].sort().values], rows[order[count:].sort().values]
