@@ -67,10 +67,39 @@ def test_passes_are_those_of_the_closed_form_for_any_number_of_classes(classes, 
     assert any("margin" in note for note in found.notes) == (classes < 4)
 
 
+@pytest.mark.parametrize(("classes", "targets", "aimed"), [(2, 1, 1), (10, 9, 5)])
+def test_in_l1_the_passes_are_those_of_four_stages_too(classes, targets, aimed):
+    """Five runs of APGD-CE and five targets of APGD-T; FAB-T and Square as everywhere. No stage is left out."""
+    net = Stubborn()
+    model = st.Model(lambda x: net(x)[:, :classes])
+    x, y = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    found = st.attack("autoattack(steps=6, queries=20)", model, x, y, st.L1(0.1))
+    assert found.forwards.tolist() == [1 + 7 * 5 + 7 * aimed + 13 * targets + 21] * 2
+    assert found.backwards.tolist() == [6 * 5 + 6 * aimed + 6 * targets] * 2
+    assert not any("left out" in note for note in found.notes)
+
+
+def test_in_l1_square_breaks_what_gradients_cannot_see():
+    """One pixel of 64 counts, in steps of 1 % of ε: no gradient anywhere, and noise seldom meets it."""
+
+    def network(x: Tensor) -> Tensor:
+        moved = (x[:, 0, 4, 3] - 0.5) / 0.45
+        steps = (100 * moved).floor().detach() / 100 + 0 * moved
+        return torch.stack([0.3 - 0 * steps, steps], 1)
+
+    x, y = torch.full((2, 1, 8, 8), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    stages = ATTACKS.build("autoattack(steps=5, queries=200)").stages("l1")
+    for stage in stages[:-1]:
+        assert not stage.run(pose(st.Model(network), x, y, st.L1(0.45))).won.any()
+    found = st.attack("autoattack(steps=5, queries=200)", st.Model(network), x, y, st.L1(0.45))
+    assert found.won.all()
+    assert (found.gauge <= 1).all()
+
+
 def test_what_does_not_serve_a_budget_is_left_out_and_said():
     some = case("image K=10")
-    found = some.attack("autoattack(steps=2, queries=4)", "l1")
-    assert any("square" in note and "l1" in note and "left out" in note for note in found.notes)
+    found = some.attack("autoattack(steps=2, queries=4)", "l0")
+    assert any("square" in note and "l0" in note and "left out" in note for note in found.notes)
 
 
 def test_an_example_that_one_target_breaks_is_not_turned_to_the_next():

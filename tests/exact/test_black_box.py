@@ -34,10 +34,11 @@ class Watched(nn.Module):
         return torch.stack([1 + zero, zero], 1)
 
 
-def asked(text: str, x: Tensor, budget: st.Linf | st.L2) -> Tensor:
+def asked(text: str, x: Tensor, budget: st.Linf | st.L2 | st.L1, box: tuple[float, float] | None = None) -> Tensor:
     """[questions, N, ...] of an attack that finds nothing, without the question about x."""
     network = Watched()
-    st.recipes.ATTACKS.build(text).run(pose(network, x, torch.zeros(len(x), dtype=torch.int64), budget))
+    model = network if box is None else st.Model(network, box=box)
+    st.recipes.ATTACKS.build(text).run(pose(model, x, torch.zeros(len(x), dtype=torch.int64), budget))
     return torch.stack(network.asked)
 
 
@@ -90,19 +91,59 @@ def test_linf_starts_in_stripes_and_repaints_one_window(shape):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 6, 9), (20,), (3, 7), (1,)], ids=str)
-def test_in_a_ball_every_point_uses_the_whole_length(shape):
-    x, eps = torch.full((3, *shape), 0.5, dtype=torch.float64), 0.3
-    points = asked("square(queries=60)", x, st.L2(eps))
-    length = (points - 0.5).flatten(2).norm(dim=2)
-    assert torch.allclose(length, torch.full_like(length, eps), rtol=1e-9)
-    assert (length <= eps).all()
+@pytest.mark.parametrize("ball", [st.L2(0.3), st.L1(0.3)], ids=repr)
+def test_in_a_ball_every_point_uses_the_whole_length(shape, ball):
+    x = torch.full((3, *shape), 0.5, dtype=torch.float64)
+    points = asked("square(queries=60)", x, ball)
+    length = torch.stack([ball.norm(point - 0.5) for point in points])
+    assert torch.allclose(length, torch.full_like(length, 0.3), rtol=1e-9)
+    assert (length <= 0.3).all()
 
 
-def test_what_is_frozen_does_not_take_its_share_of_the_length():
+@pytest.mark.parametrize("ball", [st.L2(0.3), st.L1(0.3)], ids=repr)
+def test_what_is_frozen_does_not_take_its_share_of_the_length(ball):
     x, mask = torch.full((3, 1, 6, 6), 0.5, dtype=torch.float64), torch.arange(36).reshape(1, 6, 6) % 3 > 0
-    points = asked("square(queries=30)", x, st.Masked(st.L2(0.3), mask)) - 0.5
+    points = asked("square(queries=30)", x, st.Masked(ball, mask)) - 0.5
     assert (points[..., ~mask] == 0).all()
-    assert torch.allclose(points.flatten(2).norm(dim=2), torch.tensor(0.3, dtype=torch.float64), rtol=1e-9)
+    length = torch.stack([ball.norm(point) for point in points])
+    assert torch.allclose(length, torch.tensor(0.3, dtype=torch.float64), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("eps", "peak", "foot"), [(20.0, 0.4, 0.0), (25.25, 1.01 * 17 / 36, 1.01 / 36)])
+@pytest.mark.parametrize("shape", [(1, 10, 10), (10, 10)], ids=str)
+@pytest.mark.parametrize("unit", [1.0, 255.0])
+def test_in_l1_the_start_is_the_projection_of_tiles_of_length_one(eps, peak, foot, shape, unit):
+    """25 tiles of 2×2 have two peaks of 17/36 and two feet of 1/36 each: 25 in all, of which 5 are taken away."""
+    x = torch.full((4, *shape), 0.5 * unit, dtype=torch.float64)
+    start = (asked("square(queries=0)", x, st.L1(eps * unit), (0, unit))[0] / unit - 0.5).flatten(1)
+    sizes = start.abs().sort(1).values
+    assert torch.allclose(sizes[:, :50], torch.full((4, 50), foot, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(sizes[:, 50:], torch.full((4, 50), peak, dtype=torch.float64), atol=1e-9)
+    assert (start.sum(1).abs() < 1e-9).all()  # a hill beside a valley
+    assert len({tuple(row.tolist()) for row in start.sign()}) == 4  # every example draws its own
+
+
+@pytest.mark.parametrize(("value", "eps"), [(0.5, 0.2), (0.0, 12.5)])
+def test_in_l1_a_window_gets_pattern_and_length_channel_by_channel(value, eps):
+    """Windows of 3×3 in images of 3×3: all eight moves from the start, by hand; from 0 the start leaves ε in part."""
+    x = torch.full((1, 2, 3, 3), value, dtype=torch.float64)
+    region = st.Region(st.L1(eps), st.Box(0, 1), x)
+    start, *moves = asked("square(queries=80)", x, region.budget, (0, 1)) - x
+    used = start.abs().sum((2, 3), keepdim=True)
+    unused = eps - used.sum()
+    assert bool(unused > 1) == (value == 0)
+    above = torch.tensor([[1, 17, 1], [0, 0, 0], [0, 0, 0]]).double() / 38
+    above[1:] = -torch.tensor([[1, 1, 1], [1, 17, 1]]).double() / 44
+    allowed = []
+    for pattern in (above, above.T):
+        for signs in [(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)]:
+            mixed = torch.tensor(signs).double().reshape(1, 2, 1, 1) * pattern + start / used
+            mixed = mixed / mixed.abs().sum((2, 3), keepdim=True)
+            # Each of the two channels gets twice its share, and the projection takes the surplus away.
+            allowed.append(region.project(x + mixed * 2 * (unused / 2 + used)) - x)
+    gaps = torch.stack([(torch.stack(moves) - each).abs().amax((1, 2, 3, 4)) for each in allowed])
+    assert (gaps.amin(0) < 1e-9).all(), gaps.amin(0)
+    assert (gaps.amin(1) < 1e-9).all(), "a pattern or sign is never drawn"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -141,6 +182,28 @@ def test_square_reaches_the_corner_of_a_linear_model(seed):
     share = (ball.value - some.margin(some.x)) / (0.25 * math.sqrt(sum(w * w for w in weights)))
     assert (share > 0.9).all(), share
     assert (share <= 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 9), (12,)], ids=str)
+def test_square_nears_the_best_point_of_an_l1_ball_in_the_box(shape):
+    draw = torch.Generator().manual_seed(2)
+    weight = torch.randn(shape, dtype=torch.float64, generator=draw)
+    x, y = torch.rand(3, *shape, dtype=torch.float64, generator=draw), torch.zeros(3, dtype=torch.int64)
+
+    def score(p: Tensor) -> Tensor:
+        return (p * weight).flatten(1).sum(1)
+
+    model = st.Model(lambda p: torch.stack([-score(p), score(p)], 1), box=(0, 1))
+    budget = st.L1(torch.tensor([0.2, 0.4, 0.8]).double())
+    best = st.Region(budget, st.Box(0, 1), x).support(weight.expand_as(x))
+    shares = []
+    for queries in (0, 40, 300):
+        found = st.attack(f"square(queries={queries})", model, x, y, budget, drop_solved=False)
+        assert st.Region(budget, st.Box(0, 1), x).contains(found.point).all()
+        shares.append((found.value / 2 - score(x)) / best)
+    assert (shares[0] < shares[1]).all() and (shares[1] < shares[2]).all()
+    assert (shares[2] > 0.5).all(), shares[2]
+    assert (shares[2] <= 1 + 1e-9).all()
 
 
 class Saturated(nn.Module):

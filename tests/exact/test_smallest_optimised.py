@@ -320,7 +320,7 @@ def test_square_starts_and_moves_at_the_end_of_each_examples_budget():
     """As many examples as columns: a size per example would fit along the columns too."""
     x, y = torch.full((4, 1, 5, 4), 0.5, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
     model = st.Model(lambda p: torch.stack([p.flatten(1).sum(1), 0 * p.flatten(1).sum(1)], 1))
-    for budget in (st.L2(1.0), st.Linf(1.0)):
+    for budget in (st.L2(1.0), st.L1(1.0), st.Linf(1.0)):
         problem = pose(model, x, y, budget)
         problem = replace(problem, region=problem.region.scaled(torch.tensor([0.1, 0.2, 0.3, 0.4])))
         search, point = RandomSquares(steps=5, p=0.5), striped(problem, 0)

@@ -94,7 +94,7 @@ class AutoAttack:
 @recipe(
     "autoattack",
     needs="gradient",
-    cost="standard 7,820 F + 1,900 B; plus 10,950 F + 7,900 B; rand 4,040 F + 4,000 B, for ten classes in L∞ and L2",
+    cost="standard 7,820 F + 1,900 B; plus 10,950 F + 7,900 B; rand 4,040 F + 4,000 B, for ten classes",
     source="Croce & Hein 2020; 2021 for L1",
 )
 def autoattack(version: str = "standard", steps: int = 100, queries: int = 5000) -> AutoAttack:

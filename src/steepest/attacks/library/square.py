@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import final
 
 import torch
 from torch import Tensor
 
+from steepest.attacks.bumps import patterns, unit
 from steepest.attacks.contract import VALUE, Ask, Problem, State
 from steepest.attacks.recipe import Recipe, recipe
 from steepest.basis.errors import UsageError
 from steepest.basis.tensors import expand
+from steepest.budgets.contract import Budget, is_sparse
 from steepest.budgets.epsilon import per_example
 from steepest.models.contract import Evaluation
 
@@ -61,7 +62,9 @@ class RandomSquares:
     """Repaint a random window of the best point, and keep the new point if its value is larger.
 
     In a product of intervals a channel of the window goes to one end of its intervals as a whole. In a ball the
-    window gets a pattern and the squared length of a second window, which is emptied.
+    window gets a pattern and what a second window, which is emptied, had of Σ|δᵢ|^q: q = 2, and 1 in sparse sets.
+
+    Source: Andriushchenko et al. 2020 (arXiv 1912.00049); Croce & Hein 2021 (arXiv 2103.01208) for sparse sets (L1).
 
     Args:
         steps: how many windows.
@@ -107,14 +110,15 @@ def striped(problem: Problem, restart: int) -> Tensor:
     sides, tiles = _tiling(height, width)
     draws = stream.uniform(0, (channels + 1, *tiles))
     signs = _signs(draws[:, :channels])[..., None, None]
-    along, across = _patterns(*sides, x.device)
+    along, across = patterns(*sides, _order(problem.region.budget), x.device)
     painted = torch.where((draws[:, channels:] < 0.5)[..., None, None], along, across) * signs
     whole = (tiles[0] * sides[0], tiles[1] * sides[1])
     delta = draws.new_zeros(x.shape[0], channels, height, width)
     top, left = (height - whole[0]) // 2, (width - whole[1]) // 2
     inner = painted.transpose(3, 4).reshape(x.shape[0], channels, *whole)
     delta[:, :, top : top + whole[0], left : left + whole[1]] = inner
-    return _to_the_edge(problem, delta, _movable(problem))
+    # Published for the box [0, 1], where a tile of a sparse set has length 1; in a ball any factor gives the same.
+    return _to_the_edge(problem, delta * problem.region.box.side(x), _movable(problem))
 
 
 def _tiling(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -149,28 +153,33 @@ def _covered(draw: Tensor, length: int, side: int) -> Tensor:
 
 
 def _refilled(problem: Problem, best: Tensor, movable: Tensor, area: float, number: int) -> Tensor:
-    """Empty two windows per example and give the first a new pattern with the squared length of both."""
-    channels, height, width = image_shape(best)
+    """Empty two windows per example and give the first a new pattern with the length of both, and what is unused.
+
+    Σ|δᵢ|^q is what adds up. In a sparse set each channel gets as many times its share as there are channels, and the
+    projection takes the surplus away, the smallest changes first.
+    """
+    budget, (channels, height, width) = problem.region.budget, image_shape(best)
+    order, surplus = _order(budget), channels if is_sparse(budget) else 1
     high, wide = (min(side, size) for side, size in zip(_odd(height, width, area), (height, width), strict=True))
     draws = problem.stream.split(_MOVE).uniform(number, (5 + channels,))
     delta = (best.double() - problem.region.x.double()).reshape(-1, channels, height * width)
     first, second = (
         _places(draws[:, at : at + 2], (height, width), (high, wide))[:, None].expand(-1, channels, -1) for at in (0, 2)
     )
-    epsilon = per_example(problem.region.budget.epsilon, best, "square")[:, None]
-    missing = (epsilon.square() - delta.square().sum((1, 2))[:, None]).clamp_min(0)
+    epsilon = per_example(budget.epsilon, best, "square")[:, None]
+    missing = (epsilon.pow(order) - delta.abs().pow(order).sum((1, 2))[:, None]).clamp_min(0)
     held = delta.gather(2, first)
     emptied = delta.scatter_(2, first, 0.0)
-    freed = held.square().sum(2) + emptied.gather(2, second).square().sum(2)
+    freed = held.abs().pow(order).sum(2) + emptied.gather(2, second).abs().pow(order).sum(2)
     emptied.scatter_(2, second, 0.0)
-    along, across = (pattern.reshape(1, 1, -1) for pattern in _patterns(high, wide, best.device))
+    along, across = (pattern.reshape(1, 1, -1) for pattern in patterns(high, wide, order, best.device))
     signs = _signs(draws[:, 5:])[..., None]
     pattern = torch.where(draws[:, 4, None, None] < 0.5, along, across) * signs
-    mixed = pattern + _unit(held)
+    mixed = pattern + unit(held, order)
     # In a window of one or two pixels the two can cancel.
     lost = mixed.abs().amax(-1, keepdim=True) < _CANCELLED
-    pattern = _unit(torch.where(lost, pattern, mixed))
-    length = (missing / channels + freed).sqrt()[..., None]
+    pattern = unit(torch.where(lost, pattern, mixed), order)
+    length = surplus * (missing / channels + freed).pow(1 / order)[..., None]
     return _to_the_edge(problem, emptied.scatter_(2, first, pattern * length), movable)
 
 
@@ -186,57 +195,31 @@ def _places(draws: Tensor, size: tuple[int, int], sides: tuple[int, int]) -> Ten
     return (rows[:, :, None] * size[1] + columns[:, None, :]).flatten(1)
 
 
-def _unit(values: Tensor) -> Tensor:
-    """Divide by the length along the last axis; zeros stay."""
-    length = values.square().sum(-1, keepdim=True).sqrt()
-    return values / length.masked_fill(length == 0, 1)
-
-
 def _to_the_edge(problem: Problem, delta: Tensor, movable: Tensor) -> Tensor:
-    """Return x + ε·δ/‖δ‖ of what can move, cut by the box."""
-    budget = problem.region.budget
-    free = delta.reshape(problem.region.x.shape) * movable
-    length = budget.norm(free)
-    scale = per_example(budget.epsilon, free, "square") / length.masked_fill(length == 0, 1)
-    return problem.region.moved(free.mul_(expand(scale, free)))
+    """Return x + ε·δ/‖δ‖ of what can move, cut by the box; in a sparse set x + δ, at least that long, projected."""
+    region = problem.region
+    free = delta.reshape(region.x.shape) * movable
+    length = region.budget.norm(free)
+    scale = per_example(region.budget.epsilon, free, "square") / length.masked_fill(length == 0, 1)
+    if is_sparse(region.budget):
+        return region.project(free.mul_(expand(scale.clamp_min(1), free)).add_(region.x))
+    return region.moved(free.mul_(expand(scale, free)))
+
+
+def _order(budget: Budget) -> int:
+    return 1 if is_sparse(budget) else 2
 
 
 def _movable(problem: Problem) -> Tensor:
     return problem.region.movable().expand(problem.region.x.shape)
 
 
-def _patterns(high: int, wide: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return two unit patterns [high, wide]: a hill beside a valley, one above the other and side by side."""
-    above, beside = _halves(high, wide), _halves(wide, high).T
-    if min(high, wide) == 1:
-        above = beside = above if high > 1 else beside
-    return above.to(device), beside.to(device)
-
-
-@lru_cache(maxsize=64)
-def _halves(high: int, wide: int) -> Tensor:
-    half = high // 2
-    pattern = torch.cat([_hill(half, wide), -_hill(high - half, wide)])
-    return pattern / pattern.square().sum().sqrt()
-
-
-def _hill(high: int, wide: int) -> Tensor:
-    """Return nested rectangles around the middle: the k-th, k steps away, adds 1/(k + 1)²; of length 1."""
-    down = (torch.arange(high) - high // 2).abs()
-    side = (torch.arange(wide) - wide // 2).abs()
-    steps = torch.maximum(down[:, None], side[None, :])
-    count = max(high, wide) // 2 + 1
-    tail = (torch.arange(count, 0, -1).double() ** -2).cumsum(0).flip(0)
-    hill = tail[steps]
-    return hill / hill.square().sum().sqrt() if hill.numel() else hill
-
-
 @recipe(
     "square",
     needs="scores",
     cost="restarts × (queries + 1) F",
-    source="Andriushchenko et al. 2020",
-    budgets=("linf", "weighted", "l2"),
+    source="Andriushchenko et al. 2020; Croce & Hein 2021 for L1",
+    budgets=("linf", "weighted", "l2", "l1"),
 )
 def square(queries: int = 5000, p: float = 0.8, restarts: int = 1, rescale: bool = False) -> Recipe:
     """Random search over windows whose share of the area is p at first and falls in nine steps, from stripes.
@@ -244,7 +227,8 @@ def square(queries: int = 5000, p: float = 0.8, restarts: int = 1, rescale: bool
     The schedule is AutoAttack's and does not depend on `queries`; `rescale=True` compresses it to them, which finds
     more with a few hundred; with p = 0.05 that is the authors' script. Windows reach the last row and column too,
     and where one side is too short they grow along the other; vectors are images of one row. A point is kept where
-    its value rises.
+    its value rises. In L1 every point is the exact projection onto ball and box, and a start whose published tiles add
+    up to less than ε is lengthened.
     """
     if not isinstance(queries, int) or queries < 0:
         raise UsageError(f"square: queries={queries!r} is not allowed; give a whole number of at least 0.")
