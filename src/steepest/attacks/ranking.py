@@ -30,6 +30,8 @@ def nearest_classes(problem: Problem, most: int = 9) -> tuple[Tensor, Tensor, Ev
     gaps = found.outputs.gather(1, classes[:, :1]) - found.outputs.gather(1, rivals)
     gains = [problem.region.support(found.jacobian[:, k + 1] - found.jacobian[:, 0]) for k in range(rivals.shape[1])]
     gain = torch.stack(gains, 1).double() if gains else gaps.double()
-    reach = torch.where((gain > 0) & gaps.isfinite(), gaps.double() / gain.clamp_min(torch.finfo(gain.dtype).tiny), torch.inf)
+    reach = torch.where(
+        (gain > 0) & gaps.isfinite(), gaps.double() / gain.clamp_min(torch.finfo(gain.dtype).tiny), torch.inf
+    )
     order = reach.argsort(dim=1, stable=True)
     return rivals.gather(1, order), reach.gather(1, order), found

@@ -144,7 +144,7 @@ class Cascade:
                 return
             rows = rung.entering(rows, outcome.margin)
             first, others = rows, rows[:0]
-            if rung.after is not None and not outcome.has_broken(rung.after, epsilon):
+            if rung.probe is not None and not (rung.after and outcome.has_broken(rung.after, epsilon)):
                 first, others = drawn(rows, here.stream.split(_PROBES).uniform(0, ()), rung.probe)
             stage.entered = first.numel()
             batches.each(first, lambda part: self._ask(rung, here, outcome, part, stage))

@@ -34,11 +34,12 @@ RECORD = pa.schema(
         pa.field("unconfirmed", pa.int64(), False),
     ]
 )
-"""One row per example. `broken_by` is "clean" where the model is wrong at x, the stage's name where an attack
-succeeded, null where none did; `proven_by` the certifier that proved the largest budget, null where none did. `radius` is the size in data units of the smallest success at any ε tried, null if
-none; `radius_gauge` is the same in units of the largest budget. `gauge` (share of the largest budget that is used),
-`margin` and `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry
-per factor of the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
+"""One row per example. `broken_by` is "clean" where the model is wrong at x, the rung's name where an attack
+succeeded, null where none did; `proven_by` the certifier that proved the largest budget, null where none did.
+`radius` is the size in data units of the smallest success at any ε tried, null if none; `radius_gauge` is the same in
+units of the largest budget. `gauge` (share of the largest budget that is used), `margin` and
+`adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry per factor of
+the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
 
 _BATCHES = 4
 """Batches in a shard."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 from torch import Tensor
 
@@ -31,27 +31,28 @@ class Rung:
         work: what is run.
         rank: aims at the class of this rank, 0 the nearest by linearised distance; None: at no class.
         closest: so large a share of the unbroken examples enters, those with the smallest margins left.
-        after: the name of an earlier rung; where that found nothing in the shard, only `probe` examples enter, drawn
-            at random, and the others follow if one of those falls.
-        probe: how many; 0: none.
+        probe: only so many, drawn at random, enter first; the others follow if one of those falls. None: all at once.
+        after: the name of an earlier rung: where that has broken an example of the shard, all enter at once.
+        kinds: the kinds of budget for which it is meant; none named: all that the attack serves.
     """
 
     name: str
     work: Attack | Certifier
     rank: int | None = None
     closest: float = 1.0
+    probe: int | None = None
     after: str | None = None
-    probe: int = 32
+    kinds: tuple[str, ...] = ()
 
     @property
     def attack(self) -> Attack | None:
         """The attack, or None for a certifier."""
-        return None if hasattr(self.work, "prove") else cast(Attack, self.work)
+        return self.work if hasattr(self.work, "run") else None
 
     @property
     def certifier(self) -> Certifier | None:
         """The certifier, or None for an attack."""
-        return cast(Certifier, self.work) if hasattr(self.work, "prove") else None
+        return self.work if hasattr(self.work, "prove") else None
 
     @property
     def is_fgsm(self) -> bool:
@@ -66,8 +67,8 @@ class Rung:
             who.append(f"class {self.rank + 1}")
         if self.closest < 1:
             who.append(f"closest {self.closest:.3g}")
-        if self.after is not None:
-            who.append(f"after {self.after}, else {self.probe}")
+        if self.probe is not None:
+            who.append(f"{self.probe} first" + (f" unless {self.after} found one" if self.after else ""))
         return self.work.call + (f" [{'; '.join(who)}]" if who else "")
 
     def entering(self, rows: Tensor, margin: Tensor) -> Tensor:

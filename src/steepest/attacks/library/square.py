@@ -93,11 +93,16 @@ class RandomSquares:
         # A blend by exactly 0 or 1 is exact, and faster than `where`.
         best = torch.lerp(state["point"], found.point, expand(better, found.point).to(found.point.dtype))
         state = state | {"point": best, "value": torch.where(better, value, state["value"])}
+        return self.proposed(problem, state, number), state
+
+    def proposed(self, problem: Problem, state: State, number: int) -> Tensor:
+        """Return the best point with window `number` repainted."""
+        best = state["point"]
         _, height, width = image_shape(best)
         area = share_of(self.p, number, self.steps, rescale=self.rescale) * height * width
         if problem.region.budget.separable:
-            return _repainted(problem, best, area, number), state
-        return _refilled(problem, best, state["movable"], area, number), state
+            return _repainted(problem, best, area, number)
+        return _refilled(problem, best, state["movable"], area, number)
 
 
 def striped(problem: Problem, restart: int) -> Tensor:
