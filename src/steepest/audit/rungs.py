@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from steepest.attacks.contract import Attack, Problem
 
 
+@runtime_checkable
 class Certifier(Protocol):
     """Proves, where it can, that no point of the region breaks an example; independent of every attack."""
 
@@ -47,12 +48,12 @@ class Rung:
     @property
     def attack(self) -> Attack | None:
         """The attack, or None for a certifier."""
-        return self.work if hasattr(self.work, "run") else None
+        return None if isinstance(self.work, Certifier) else self.work
 
     @property
     def certifier(self) -> Certifier | None:
         """The certifier, or None for an attack."""
-        return self.work if hasattr(self.work, "prove") else None
+        return self.work if isinstance(self.work, Certifier) else None
 
     @property
     def is_fgsm(self) -> bool:
