@@ -134,7 +134,7 @@ def _batches(images: Tensor, labels: Tensor, size: int, draw: torch.Generator) -
     """One epoch in random order, each image mirrored or not and shifted by up to 4 pixels."""
     around, side = pad(images, (4, 4, 4, 4)), torch.arange(images.shape[-1])
     order = torch.randperm(len(images), generator=draw)
-    for chosen in order.split(size)[: len(images) // size]:
+    for chosen in torch.split(order, size)[: len(images) // size]:
         top, left = torch.randint(0, 9, (2, len(chosen), 1), generator=draw)
         mirrored = torch.rand(len(chosen), 1, generator=draw) < 0.5
         columns = left + torch.where(mirrored, side.flip(0), side)
