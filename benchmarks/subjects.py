@@ -56,7 +56,7 @@ def _own(settings: Settings, epsilon: tuple[float, str]) -> Subject:
 SUBJECTS = (
     _file("mnist_fastadv_fgsm", MNIST, (0.3, "0.3"), None),
     _own(ADVERSARIAL, (4 / 255, "4/255")),
-    _own(PLAIN, (1 / 255, "1/255")),
+    _own(PLAIN, (2 / 255, "2/255")),
     _file("mnist_kw_eps01", MNIST, (0.1, "0.1"), None),
     _file("sri_resnet_b", CIFAR, (2 / 255, "2/255"), ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))),
     _file("oval21_cifar_base_kw", CIFAR, (2 / 255, "2/255"), ((0.485, 0.456, 0.406), (0.225, 0.225, 0.225))),
