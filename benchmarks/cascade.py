@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import steepest as st
 from benchmarks.contract import Result, Row, Table
 from benchmarks.rendering import as_markdown
 from benchmarks.subjects import DATA, SUBJECTS, Subject
+from steepest.audit.contract import Stage
 from steepest.audit.presets import PRESETS
 from steepest.audit.store import RunFolder
 
@@ -30,13 +31,15 @@ FASTER, MISSED = 10.0, 0.003
 UNCOUNTED = ("curve", "preparation", "diagnosis")
 """Rows of the ledger that are no attack: an audit pays for them whatever it is told to attack with."""
 
+AT_X = ("clean", "curve")
+
 NOTE = (
     '`st.audit` with preset `standard` against `attacks="autoattack"`, on the same {count} examples of each data set '
     "(drawn with seed 0), one right after the other on {threads} thread(s). Seconds and passes are the attacks' "
-    "in the run's ledger; loading, the FGSM curve and diagnosis are not counted, the question at x counts for the "
-    "cascade. F and B are forwards and backwards per drawn example. 'missed' is robust examples of the cascade less "
-    "those of AutoAttack; in parentheses what only AutoAttack broke (+) and what only the cascade broke (−). Attacks: "
-    "{attacks}."
+    "in the run's ledger; loading, the FGSM curve and diagnosis are not counted, the answer and the gradient at x are "
+    "the cascade's. F and B are forwards and backwards per drawn example. 'missed' is robust examples of the cascade "
+    "less those of AutoAttack; in parentheses what only AutoAttack broke (+) and what only the cascade broke (−). "
+    "Attacks: {attacks}."
 )
 ABLATED = "The preset without each of its attacks, against the same AutoAttack; columns as there."
 
@@ -154,32 +157,40 @@ def measured(subject: Subject, model: st.Model, contender: Contender, examples: 
             seed=0,
             out=Path(folder) / "run",
         )
-        return as_measured(run, counts_clean=contender.attacks != REFERENCE.attacks)
+        return as_measured(run, from_x=contender.attacks != REFERENCE.attacks)
 
 
-def as_measured(run: st.AuditRun, *, counts_clean: bool) -> Measured:
+def as_measured(run: st.AuditRun, *, from_x: bool) -> Measured:
     """Return what a run says of itself.
 
     Args:
-        counts_clean: the question at x is part of the attack; AutoAttack asks it once more itself.
+        from_x: what was learnt at x is part of the attack: the clean answer, and of the curve the gradient, by its
+            share of the row's passes. AutoAttack asks for its own.
     """
     plan, records = RunFolder(run.folder).manifest()["plan"], run.records()
     named = [plan[key] for key in ("model", "data", "ids_hash", "budgets", "seed")]
-    left_out = UNCOUNTED if counts_clean else (*UNCOUNTED, "clean")
-    counted = [stage for stage in run.summary["stages"] if stage["name"] not in left_out]
+    stages = [Stage(**stage) for stage in run.summary["stages"]]
+    counted = [stage for stage in stages if stage.name not in (*UNCOUNTED, "clean")]
+    if from_x:
+        counted += [stage if stage.name == "clean" else _gradient(stage) for stage in stages if stage.name in AT_X]
     return Measured(
         digest=hashlib.sha256(json.dumps(named).encode()).hexdigest(),
         count=len(records),
         clean=sum(record["broken_by"] != "clean" for record in records),
         robust=[row["example_id"] for row in records if not row["broken"] and row["status"] != "nonfinite"],
-        seconds=sum(stage["seconds"] for stage in counted),
-        forwards=sum(stage["forwards"] for stage in counted),
-        backwards=sum(stage["backwards"] for stage in counted),
+        seconds=sum(stage.seconds for stage in counted),
+        forwards=sum(stage.forwards for stage in counted),
+        backwards=sum(stage.backwards for stage in counted),
         attacks=plan["attacks"],
         batch_size=plan["batch_size"],
         threads=plan["threads"],
         stages=run.summary["stages"],
     )
+
+
+def _gradient(curve: Stage) -> Stage:
+    share = 2 * curve.entered / max(1, curve.forwards + curve.backwards)
+    return replace(curve, forwards=curve.entered, backwards=curve.entered, seconds=share * curve.seconds)
 
 
 def _store(keep: Path | None, subject: Subject, contender: Contender, found: Measured) -> None:

@@ -38,16 +38,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> st.AuditRun:
 def test_only_attacks_are_counted(run: st.AuditRun) -> None:
     spent = {stage["name"]: stage for stage in run.summary["stages"]}
     assert set(spent) == {"clean", "curve", "fgsm", "noise"}
-    theirs, ours = as_measured(run, counts_clean=False), as_measured(run, counts_clean=True)
+    theirs, ours = as_measured(run, from_x=False), as_measured(run, from_x=True)
     assert (theirs.forwards, theirs.backwards) == (spent["fgsm"]["forwards"] + spent["noise"]["forwards"], 0)
-    assert ours.forwards == theirs.forwards + 6
-    assert theirs.seconds == spent["fgsm"]["seconds"] + spent["noise"]["seconds"] < ours.seconds
+    # The cascade pays for six clean answers, and for the gradient of the five that are right.
+    assert (ours.forwards, ours.backwards) == (theirs.forwards + 6 + 5, 5)
+    curve = spent["curve"]
+    gradients = curve["seconds"] * 10 / (curve["forwards"] + curve["backwards"])
+    assert ours.seconds == pytest.approx(theirs.seconds + spent["clean"]["seconds"] + gradients)
+    assert theirs.seconds == spent["fgsm"]["seconds"] + spent["noise"]["seconds"]
     assert (ours.count, ours.clean, ours.robust) == (6, 5, [0, 3, 5])
     assert ours.digest == theirs.digest
 
 
 def test_missed_examples_and_the_total_ratio(run: st.AuditRun) -> None:
-    found = replace(as_measured(run, counts_clean=True), seconds=2.0)
+    found = replace(as_measured(run, from_x=True), seconds=2.0)
     comparisons = [
         Comparison(subject=SUBJECT, reference=replace(found, seconds=30.0, robust=[0, 4]), cascade=found),
         Comparison(subject=SUBJECT, reference=replace(found, seconds=6.0, robust=[0, 1, 3, 5]), cascade=found),
