@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.cascade import cascade
 from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
 from benchmarks.families import families
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "curve": curve,
     "memory": memory,
     "startup": startup,
+    "cascade": cascade,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -32,12 +32,21 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Numbers that belong together in a line; the promises about them are rows."""
+
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What one script measured; `note` says what a reader must know to judge the numbers."""
 
     title: str
     note: str
     rows: tuple[Row, ...]
+    table: Table | None = None
 
 
 Benchmark = Callable[[float], Result]

@@ -19,6 +19,9 @@ LIBRARIES = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "cleve
 def as_markdown(result: Result) -> str:
     """Return one result as a section with a table."""
     lines = [f"## {result.title}", "", result.note, ""]
+    if result.table is not None:
+        divider = ("---",) * len(result.table.header)
+        lines += [f"| {' | '.join(cells)} |" for cells in (result.table.header, divider, *result.table.lines)] + [""]
     if result.rows:
         lines += ["| what | against | measured | middle half | target | reached |", "|---|---|---|---|---|---|"]
     return "\n".join([*lines, *(_line(row) for row in result.rows), ""])
