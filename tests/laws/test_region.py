@@ -121,6 +121,24 @@ def test_radius_of_uniform_points_in_a_free_ball(budget, norm):
     assert points.mean(0).abs().max() < 0.03
 
 
+def test_corners_of_a_product_of_intervals_are_fair_coins_and_belong_to_the_example():
+    x = torch.full((4_000, 5), 0.5, dtype=torch.float64)
+    region, stream = Region(Linf(0.25), Box(0, 1), x), Stream.of(0, torch.arange(len(x)))
+    points = region.corner(stream, 0)
+    assert bool(((points == 0.25) | (points == 0.75)).all())
+    assert (points.mean(0) - 0.5).abs().max() < 0.01
+    assert (torch.corrcoef(points.T) - torch.eye(5)).abs().max() < 0.06
+    some = torch.tensor([3_999, 7])
+    assert torch.equal(region.rows(some).corner(stream.rows(some), 0), points[some])
+    assert region.bounds[0].shape == x.shape  # known bounds change no answer
+    assert torch.equal(region.corner(stream, 0), points)
+
+
+def test_signs_are_the_halves_of_the_uniform_numbers():
+    stream = Stream.of(3, torch.arange(50))
+    assert torch.equal(stream.signs(2, (3, 4)), torch.where(stream.uniform(2, (3, 4)) < 0.5, -1.0, 1.0).double())
+
+
 @pytest.mark.parametrize("budget", [Linf(1.0), L2(1.0), L1(1.0)])
 @pytest.mark.parametrize("x", [(0.9, 0.5, 0.2), (1.0, 0.0, 0.5), (0.7, 0.6, 0.1)])
 def test_points_in_a_cut_ball_are_uniform(budget, x):

@@ -113,11 +113,12 @@ class Best:
     def _replace(self, better: Tensor, point: Tensor, outputs: Tensor, value: Tensor) -> None:
         if bool(better.all()):
             # Points are never changed in place, so keeping a reference is keeping the point.
-            self.point, self.outputs = point, outputs
-        else:
+            self.point, self.outputs, self.value = point, outputs, value
+            return
+        if bool(better.any()):
             self.point = torch.where(expand(better, point), point, self.point)
-            previous = outputs if self.outputs is None else self.outputs
-            self.outputs = torch.where(better[:, None], outputs, previous)
+        previous = outputs if self.outputs is None else self.outputs
+        self.outputs = torch.where(better[:, None], outputs, previous)
         self.value = torch.where(better, value, self.value)
 
     def status(self) -> Tensor:

@@ -106,11 +106,11 @@ class Recipe:
             live = (~done).nonzero().squeeze(1)
             if not live.numel():
                 break
-            part = self._posed(problem if live.numel() == x.shape[0] else problem.rows(live), run)
+            everyone = live.numel() == x.shape[0]
+            rest, known = (problem, best) if everyone else (problem.rows(live), best.rows(live))
+            part = self._posed(rest, run)
             if part is not None:
-                found = run_search(part, self.search, self.start(part, run))
-                known = best.rows(live)
-                known.merge(problem.rows(live), found)
+                known.merge(rest, run_search(part, self.search, self.start(part, run)))
                 best.take(live, known)
         return best
 
@@ -174,12 +174,14 @@ def result_of(problem: Problem, best: Best, gauge: Tensor, call: str, seed: int)
     if isinstance(problem.goal, Never):
         status = torch.where(status == Status.EXHAUSTED, int(Status.OK), status)
     outputs = best.point.new_full((best.won.shape[0], 0), torch.nan) if best.outputs is None else best.outputs
-    reached = torch.where(best.won, problem.region.norm(best.point), torch.inf)
+    radius = best.radius
+    if bool(best.won.any()):
+        radius = radius.minimum(torch.where(best.won, problem.region.norm(best.point), torch.inf))
     return AttackResult(
         point=best.point,
         won=best.won,
         gauge=gauge,
-        radius=torch.minimum(best.radius, reached),
+        radius=radius,
         value=value,
         outputs=outputs,
         forwards=best.forwards,

@@ -31,9 +31,10 @@ def towards(x: Tensor, delta: Tensor) -> Tensor:
     if x.dtype == torch.float16:
         # Beyond its range lies ∞, which the blend below would turn into NaN.
         point.clamp_(-_LARGEST_HALF, _LARGEST_HALF)
-    over = (point.double() - wide).abs_() > delta.abs()
-    # A blend by exactly 0 or 1 is exact, and faster than picking out the few coordinates that went too far.
-    return torch.lerp(point, _step(point, x), over.to(x.dtype))
+    # 1 where a coordinate went too far, else 0: as numbers, since booleans would have to be turned into them. A blend
+    # by exactly 0 or 1 is exact, and faster than picking those coordinates out.
+    over = (point.double() - wide).abs_().gt_(delta.abs())
+    return point.lerp_(_step(point, x), over.to(x.dtype))
 
 
 def inside(bound: Tensor, like: Tensor, *, upper: bool) -> Tensor:

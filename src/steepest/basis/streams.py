@@ -70,12 +70,7 @@ class Stream:
 
     def uniform(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return float64 numbers in [0, 1) of shape [N, *shape]; `step` is a number or one per example [N]."""
-        keys = self.keys
-        count = math.prod(shape)
-        coordinate = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
-        offset = step.to(keys) * _MIX_1 if isinstance(step, Tensor) else _wrap(step * _MIX_1)
-        bits = _mix(_mix(keys + offset)[:, None] + coordinate)
-        return _shift(bits, 11).double().mul_(2.0**-53).reshape(keys.shape[0], *shape)
+        return _shift(self._bits(step, shape), 11).double().mul_(2.0**-53)
 
     def normal(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return independent standard normal numbers in float64 of shape [N, *shape] (Box & Muller 1958)."""
@@ -88,4 +83,12 @@ class Stream:
 
     def signs(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return −1 and +1 with equal probability in float64, shape [N, *shape]."""
-        return torch.where(self.uniform(step, shape) < 0.5, -1.0, 1.0).double()
+        # The first bit of each number, 0 or −1 when all others are shifted out, is whether it is at least ½.
+        return self._bits(step, shape).bitwise_right_shift_(63).double().mul_(-2).sub_(1)
+
+    def _bits(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return 64 random bits for each number of a draw, int64 [N, *shape], in memory of their own."""
+        keys = self.keys
+        coordinate = torch.arange(1, math.prod(shape) + 1, device=keys.device) * _GOLDEN
+        offset = step.to(keys) * _MIX_1 if isinstance(step, Tensor) else _wrap(step * _MIX_1)
+        return _mix(_mix(keys + offset)[:, None] + coordinate).reshape(keys.shape[0], *shape)

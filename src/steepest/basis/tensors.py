@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -23,6 +24,29 @@ def expand(per_example: Tensor, like: Tensor) -> Tensor:
     torch.Size([2, 1, 1])
     """
     return per_example.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def largest(x: Tensor) -> Tensor:
+    """Return max |xᵢ| of each example, [N], NaN where one is NaN and 0 where there are no features.
+
+    >>> largest(torch.tensor([[1.0, -3.0], [0.0, 0.0]]))
+    tensor([3., 0.])
+    """
+    rows = flat(x)
+    if not rows.shape[1]:
+        return rows.sum(1)
+    # Two readings, and no |x| in new memory, which costs more than both.
+    return torch.maximum(rows.amax(1).abs_(), rows.amin(1).abs_())
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """Return bool [N]: whether all numbers of an example are finite.
+
+    >>> finite_rows(torch.tensor([[1.0, 2.0], [torch.nan, 2.0]]))
+    tensor([ True, False])
+    """
+    # NaN is not below infinity either; `isfinite` takes twice as many operations.
+    return (flat(x).abs() < torch.inf).all(1)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def project(interval: Limits, delta: Tensor) -> Tensor:
 def sample(interval: Limits, like: Tensor, stream: Stream, step: int) -> Tensor:
     """Return a uniform point of the product; the product of uniform draws is the uniform law."""
     low, high = interval
-    return low + (high - low) * stream.uniform(step, tuple(like.shape[1:]))
+    return stream.uniform(step, tuple(like.shape[1:])).mul_(high - low).add_(low)
 
 
 def swaps(interval: Limits, delta: Tensor, g: Tensor, first: Tensor, count: int) -> Tensor:

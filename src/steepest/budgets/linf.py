@@ -8,7 +8,7 @@ from typing import ClassVar, Self, final
 from torch import Tensor
 
 from steepest.basis.streams import Stream
-from steepest.basis.tensors import flat
+from steepest.basis.tensors import largest
 from steepest.budgets import coordinatewise
 from steepest.budgets import epsilon as eps
 from steepest.budgets.contract import Limits
@@ -78,8 +78,7 @@ class Linf:
 
     def norm(self, delta: Tensor) -> Tensor:
         """Return max |δᵢ|."""
-        size = flat(delta).abs().double()
-        return size.amax(1) if size.shape[1] else size.sum(1)
+        return largest(delta).double()
 
     def gauge(self, delta: Tensor) -> Tensor:
         """Return max |δᵢ|/εᵢ."""

@@ -148,7 +148,8 @@ class Region:
             return self._point(self._ball.advance(self._delta(point), g.double(), size, self.limits()))
         move = self.stride(point, g)
         scale = expand(size.to(move.dtype), move) if isinstance(size, Tensor) else size
-        return self.project(move.mul_(scale).add_(point))
+        move.mul_(scale).add_(point)
+        return move.clamp_(*self.bounds) if self.budget.separable else self.project(move)
 
     def stride(self, point: Tensor, g: Tensor) -> Tensor:
         """Return the budget's step of gauge 1 along g, knowing what room the box leaves at `point`."""
@@ -192,7 +193,11 @@ class Region:
 
     def corner(self, stream: Stream, step: int) -> Tensor:
         """Return the extreme point of a random direction with independent normal coordinates."""
-        return self.extreme(stream.normal(step, tuple(self.x.shape[1:])).to(self.x.dtype))
+        shape = tuple(self.x.shape[1:])
+        if not self.budget.separable:
+            return self.extreme(stream.normal(step, shape).to(self.x.dtype))
+        # Signs alone decide in a product of intervals, and those of normal numbers are fair coins.
+        return self._blockwise(lambda part, keys: part.extreme(Stream(keys).signs(step, shape)), stream.keys)
 
     def gauge(self, point: Tensor) -> Tensor:
         """Return the size of p − x in units of the budget, float64 [N]."""
@@ -253,7 +258,9 @@ class Region:
         return torch.cat([ask(self._block(rows), *(tensor[rows] for tensor in given)) for rows in blocks])
 
     def _block(self, rows: slice) -> Self:
-        return self._with(self.budget.rows(torch.arange(rows.start, rows.stop)), self.x[rows])
+        part = self._with(self.budget.rows(torch.arange(rows.start, rows.stop)), self.x[rows])
+        part._bounds = None if self._bounds is None else (self._bounds[0][rows], self._bounds[1][rows])
+        return part
 
 
 def _clamped(values: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from steepest.basis.tensors import expand, flat
+from steepest.basis.tensors import expand, largest
 from steepest.models.contract import Evaluation
 
 
@@ -22,7 +22,7 @@ def with_mean_slopes(answer: Evaluation, parts: Sequence[Evaluation]) -> Evaluat
     gradient = _mean([part.gradient for part in parts], finite)
     jacobian = _mean([part.jacobian for part in parts], finite)
     slopes = gradient if jacobian is None else jacobian
-    size = None if slopes is None else flat(slopes).abs().amax(1) if slopes[:1].numel() else answer.size
+    size = None if slopes is None else largest(slopes) if slopes[:1].numel() else answer.size
     return replace(answer, finite=finite, gradient=gradient, jacobian=jacobian, size=size)
 
 

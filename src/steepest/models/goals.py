@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import DataError
+from steepest.basis.tensors import finite_rows
 
 
 def classes_of(choice: int | Tensor, outputs: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class Misclassified:
                 f"misclassification needs one integer class per example, and y is {form}: give such labels, or say "
                 "with goal= when an example counts as won (st.worst_case searches the largest value without a goal)."
             )
-        return (outputs.argmax(1) != y) & torch.isfinite(outputs).all(1)
+        return (outputs.argmax(1) != y) & finite_rows(outputs)
 
     def rows(self, index: Tensor) -> Self:
         """See `Goal.rows`."""
@@ -58,7 +59,7 @@ class Predicted:
 
     def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
         """See `Goal`."""
-        return (outputs.argmax(1) == classes_of(self.target, outputs)) & torch.isfinite(outputs).all(1)
+        return (outputs.argmax(1) == classes_of(self.target, outputs)) & finite_rows(outputs)
 
     def rows(self, index: Tensor) -> Self:
         """See `Goal.rows`."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
-from steepest.basis.tensors import expand, flat
+from steepest.basis.tensors import expand, finite_rows, largest
 from steepest.models.contract import Answer, Evaluation, Facts, Goal, Labels, Need, Objective, Oracle, Question
 from steepest.models.goals import Never
 from steepest.models.objectives import output_itself
@@ -182,13 +182,13 @@ def _slope(value: Tensor, point: Tensor, *, last: bool) -> Tensor:
 
 
 def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Tensor] | None = None) -> Evaluation:
-    finite = torch.isfinite(outputs).all(1)
+    finite = finite_rows(outputs)
     value = question.objective.value(outputs, question.y).masked_fill(~finite, torch.nan)
     size, found = None, []
     if slopes is not None:
-        sizes = [flat(slope).abs().amax(1) if slope.numel() else value for slope in slopes]
+        sizes = [largest(slope) if slope.numel() else value for slope in slopes]
         size = sizes[0] if len(sizes) == 1 else torch.stack(sizes, 1).amax(1)
-        finite = finite & torch.isfinite(size)
+        finite = finite & (size < torch.inf)
         found = slopes if bool(finite.all()) else [torch.where(expand(finite, each), each, 0) for each in slopes]
     jacobian = question.need is Need.JACOBIAN
     return Evaluation(

@@ -341,9 +341,10 @@ def checked(y: Tensor, outputs: Tensor) -> Tensor:
         raise DataError(
             f"labels of {form} do not fit {outputs.shape[0]} examples: give one integer class per example, shape [N]."
         )
-    if y.numel() and (int(y.min()) < 0 or int(y.max()) >= outputs.shape[1]):
+    least, most = (int(label) for label in y.aminmax()) if y.numel() else (0, 0)
+    if least < 0 or most >= outputs.shape[1]:
         raise DataError(
-            f"labels run from {int(y.min())} to {int(y.max())}, but the model has {outputs.shape[1]} classes, "
+            f"labels run from {least} to {most}, but the model has {outputs.shape[1]} classes, "
             f"0 to {outputs.shape[1] - 1}. Check that data and model belong together."
         )
     return y.long()
