@@ -249,6 +249,16 @@ ROWS: dict[str, Row] = {
         one_step="spsa(steps=1, samples=600, lr=1.0)",
         effort=(tuple(f"spsa(steps={n}, samples=4, lr=0.1)" for n in (0, 1, 2, 5)),),
     ),
+    "relay": Row(
+        call="relay(rounds=2, queries=4, climb=3)",
+        golden=(
+            ("relay", 865, 144),
+            ("relay(rounds=1, climb=20)", 81, 20),
+            ("relay(rounds=2, queries=5, climb=3)", 17, 6),
+        ),
+        random=True,
+        solves="relay(rounds=4, queries=40)",
+    ),
     "square": Row(
         solves="square(queries=300)",
         call="square(queries=6, restarts=2)",

@@ -170,7 +170,9 @@ def test_sizes_per_example_and_per_feature():
     network, (x, y) = linear()
     each = torch.linspace(0.01, 0.2, 60)
     run = audited(network, (x, y), st.Linf(each), limit=40)
-    assert [stage["name"] for stage in run.summary["stages"]] == ["clean", "curve", "fgsm", "pgd", "noise"]
+    assert [stage["name"] for stage in run.summary["stages"]] == [
+        "clean", "curve", "fgsm", "ascent", "rank", "class 1", "relay",
+    ]  # fmt: skip
     assert run.summary["epsilon"] == pytest.approx(float(each[39]))
     for row in run.records():
         if row["broken"] and row["radius"]:

@@ -15,7 +15,7 @@ model = "net.onnx"        # .onnx, .pt2, or "net.py:factory" (then weights = "ne
 data = "test.npz"         # .npz, .parquet, a folder of class folders, or "digits"
 budget = "linf:8/255"     # what may change; several sizes: "linf:2/255,4/255,8/255"
 
-preset = "standard"       # or "quick"
+preset = "standard"       # or "quick", "thorough"
 # attacks = "fgsm, pgd(steps=50, restarts=2)"     # instead of the preset's
 # objective = "scaled-ce"
 # target = "cat"          # attack towards this class: an index, or a name

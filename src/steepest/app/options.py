@@ -25,7 +25,7 @@ MaybeData = Annotated[
     ),
 ]
 Budget = Annotated[str | None, typer.Option(metavar="KIND:SIZE", help=_EXAMPLE_BUDGET)]
-Preset = Annotated[str | None, typer.Option(help="quick or standard (the default).")]
+Preset = Annotated[str | None, typer.Option(help="quick, standard (the default) or thorough.")]
 Attacks = Annotated[str | None, typer.Option(help="Instead of a preset's: 'fgsm, pgd(steps=50, restarts=2)'.")]
 Objective = Annotated[str | None, typer.Option(help="scaled-ce (the default), ce, margin or dlr.")]
 Target = Annotated[str | None, typer.Option(help="Attack towards this class: an index, or a name.")]

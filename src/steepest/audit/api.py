@@ -19,8 +19,9 @@ from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import preset_of, rungs_of
 from steepest.audit.run import begin, work
+from steepest.audit.rungs import Rung
 from steepest.audit.store import RunFolder
-from steepest.audit.subject import aimed, prepare
+from steepest.audit.subject import Subject, aimed, prepare
 from steepest.audit.tally import tally
 from steepest.basis.errors import UsageError
 from steepest.basis.progress import Progress, Silent
@@ -104,7 +105,7 @@ def audit(
         model: a `Model`, a bare module that takes inputs in [0, 1], or the path of a model file for `st.load`.
         data: a path, "digits", tensors (x, y), a torch Dataset or DataLoader.
         budget: one, or several sizes of one kind; the headline is the largest.
-        preset: "quick" or "standard".
+        preset: "quick", "standard" or "thorough": the ladder of attacks with other budgets.
         attacks: catalogue calls separated by commas, instead of the preset's.
         objective: what is ascended: a name, an object, or a function (outputs, y) → [N].
         target: attack towards this class; examples of that class are left out.
@@ -131,8 +132,7 @@ def audit(
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
-    rungs, left_out = rungs_of(attacks, preset, budgets[-1], subject.model.facts.answers)
-    subject = replace(subject, notes=(*subject.notes, *left_out))
+    rungs, subject = _climbed(attacks, preset, budgets[-1], subject)
     cascade = Cascade(
         model=subject.model,
         budgets=budgets,
@@ -176,6 +176,12 @@ def open_run(path: str | Path) -> AuditRun:
     manifest = folder.manifest()
     shards = manifest["shards"]
     return AuditRun(folder.path, tally(folder.table(shards), folder.ledger(shards), manifest))
+
+
+def _climbed(attacks: str | None, preset: str, budget: Budget, subject: Subject) -> tuple[tuple[Rung, ...], Subject]:
+    """Return the rungs, and the subject with a note on those that the budget leaves out."""
+    rungs, left_out = rungs_of(attacks, preset, budget, subject.model.facts.answers)
+    return rungs, replace(subject, notes=(*subject.notes, *left_out))
 
 
 def _attackable(source: Source, ids: Tensor, objective: Objective) -> Tensor:

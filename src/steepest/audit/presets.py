@@ -138,7 +138,7 @@ def rungs_of(attacks: str | None, preset: str, budget: Budget, gives: str) -> tu
         UsageError: an unknown name; or names such rungs, the attacks that the model can answer, and what to write.
     """
     rungs = _named(parse_attacks(attacks)) if attacks else preset_of(preset).rungs
-    beyond = [rung.text for rung in rungs if rung.attack is not None and not serves(rung.attack.needs, gives)]
+    beyond = [rung.name for rung in rungs if rung.attack is not None and not serves(rung.attack.needs, gives)]
     if beyond:
         able = [entry.name for entry in ATTACKS if serves(entry.facts["needs"], gives)]
         where = "the attacks contain" if attacks else f"the preset {preset!r} contains"

@@ -57,7 +57,7 @@ class Relay:
             return (state["point"] if at == self.queries - 1 else point), state
         taken = at - self.queries
         if taken == self.climb - 1:
-            return self.squares.proposed(problem, state, (finished + 1) * self.queries), state
+            return self.squares.proposed(problem, state, (finished + 1) * self.queries - 1), state
         assert found.gradient is not None
         size = _FIRST * (1 + math.cos(math.pi * taken / self.climb)) / 2
         return problem.region.ascend(found.point, found.gradient, size), state
