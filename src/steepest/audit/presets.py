@@ -69,7 +69,7 @@ PRESETS = {
             _rung("closer 1", "apgd(steps=100, targets=1)", rank=0, closest=0.1),
             _rung("closer 2", "apgd(steps=100, targets=1)", rank=1, closest=0.1),
             _rung("closer 3", "md", closest=0.1),
-            _rung("sentinel", "square(queries=1000, rescale=True)", probe=16),
+            _rung("sentinel", "square(queries=500, rescale=True)", probe=16),
         ),
         factors=_SIXTEENTHS,
         cost="about 300 forwards and 180 backwards an example and ε; 1,300 and 330 where gradients are masked",
