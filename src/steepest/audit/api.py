@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steepest.attacks.api import ObjectiveChoice
 from steepest.audit.cascade import Cascade
-from steepest.audit.contract import Plan
+from steepest.audit.contract import PRECISIONS, Plan
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import calls_of, preset_of, stages_of
@@ -22,7 +22,7 @@ from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import aimed, prepare
 from steepest.audit.tally import tally
-from steepest.basis.errors import UsageError
+from steepest.basis.errors import UsageError, unknown
 from steepest.basis.progress import Progress, Silent
 from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
@@ -90,6 +90,7 @@ def audit(
     seed: int = 0,
     batch_size: int | None = None,
     device: str | None = None,
+    precision: str = "auto",
     save: bool = False,
     allow_chance: bool = False,
     command: str | None = None,
@@ -114,6 +115,8 @@ def audit(
         seed: of all random draws; records depend on nothing else that is random.
         batch_size: measured once if left out.
         device: moves the model there first.
+        precision: "auto" searches in a faster twin of the model where a measurement finds one (batch-norm folded,
+            bfloat16, channels-last memory) and asks the model itself about every success; "exact" asks it alone.
         save: keep every adversarial example found in artifacts/.
         allow_chance: go on although the clean accuracy is what guessing gives.
         command: the text that the report gives to repeat the run.
@@ -124,6 +127,8 @@ def audit(
         IncompleteError: no space is left; what is finished is kept.
     """
     seen = progress or Silent()
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
     source = open_data(data, labels=labels, resize=resize)
     chosen = objective_of(objective) if target is None else Targeted(objective, target)
     ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
@@ -133,6 +138,7 @@ def audit(
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
     cascade = Cascade(
         model=subject.model,
+        twin=subject.model,
         budgets=budgets,
         epsilons=epsilons,
         stages=stages_of(calls_of(attacks, preset, subject.model.facts.answers)),
@@ -156,10 +162,12 @@ def audit(
         save=save,
         version=VERSION,
         batch_size=batch_size or 0,
+        precision=precision,
     )
     folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
     subject.tell(seen)
-    work(folder, subject, cascade, begin(folder, subject, cascade, plan, command), seen)
+    plan, cascade = begin(folder, subject, cascade, plan, command)
+    work(folder, subject, cascade, plan, seen)
     return open_run(folder.path)
 
 

@@ -22,6 +22,7 @@ from steepest.basis.tensors import expand
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
 from steepest.models.contract import Need, Objective
+from steepest.models.estimated import Estimated
 from steepest.models.model import Model
 
 CURVE_TOLERANCE = 1e-3
@@ -33,6 +34,8 @@ class Cascade:
     """What is run on every batch.
 
     Attributes:
+        model: whose answers are the verdicts, at x and about every point found.
+        twin: what the attacks search in; the model itself, or a faster one whose successes the model confirms.
         budgets: in rising order of ε and nested; a success at a smaller one counts for the larger ones.
         epsilons: one label per budget: its largest ε over all chosen examples.
         stages: (name, recipe) in order of cost; where `fgsm` is among them its gradient also gives the curve.
@@ -43,6 +46,7 @@ class Cascade:
     """
 
     model: Model
+    twin: Model
     budgets: tuple[Budget, ...]
     epsilons: tuple[float, ...]
     stages: tuple[tuple[str, Attack], ...]
@@ -71,8 +75,9 @@ class Cascade:
             ContractError: an attack left its region. Any exception of an attack passes through: what did not run
                 is never counted as robustness.
         """
-        with self.model.borrowed(self.seed), torch.no_grad():
-            whole = self._problem(self.budgets[-1], x, y, ids)
+        with self.model.borrowed(self.seed), self.twin.borrowed(self.seed), torch.no_grad():
+            # The curve is a measurement of the model itself, and its gradient serves every ε.
+            whole = replace(self._problem(self.budgets[-1], x, y, ids), model=self.model)
             outcome = self._clean(whole)
             if any(recipe.is_fgsm for _, recipe in self.stages):
                 self._measure_curve(whole, outcome)
@@ -82,7 +87,8 @@ class Cascade:
                     with _stage(outcome, name, epsilon) as (stage, rows):
                         if rows.numel():
                             # Every stage draws numbers of its own: the same random start twice would be wasted.
-                            problem = replace(here, stream=here.stream.split(number)).rows(rows)
+                            stream, model = here.stream.split(number), self._searched(recipe)
+                            problem = replace(here, stream=stream, model=model).rows(rows)
                             curve = outcome.curve if recipe.is_fgsm else None
                             found = (
                                 recipe.run(problem, self.seed) if curve is None else _fgsm(problem, curve.rows(rows))
@@ -90,9 +96,13 @@ class Cascade:
                             self._absorb(outcome, rows, found, problem, stage)
         return outcome
 
+    def _searched(self, recipe: Attack) -> Model:
+        """Return what a recipe searches in; differences over a thousandth would drown in a twin's rounding."""
+        return self.model if isinstance(getattr(recipe, "oracle", None), Estimated) else self.twin
+
     def _problem(self, budget: Budget, x: Tensor, y: Tensor, ids: Tensor) -> Problem:
         return Problem(
-            model=self.model,
+            model=self.twin,
             objective=self.objective,
             goal=self.objective.goal,
             region=Region(budget, self.model.box, x),
@@ -122,20 +132,23 @@ class Cascade:
             stage.backwards += int(found.backwards.sum())
 
     def _absorb(self, outcome: Outcome, rows: Tensor, found: AttackResult, problem: Problem, stage: Stage) -> None:
-        """Count what the attack spent, ask the model again about each success, and keep what stands."""
+        """Count what the attack spent, ask the model again about each success, and keep what stands.
+
+        Where a twin was searched in, the model is asked about the best failures too: their margin is its own, and
+        what the twin took for a failure may be a success.
+        """
         stage.forwards += int(found.forwards.sum())
         stage.backwards += int(found.backwards.sum())
         stage.notes = found.notes
-        outcome.learn(rows, found, gradients=found.backwards > 0)
-        won = found.won.nonzero().squeeze(1)
-        if not won.numel():
-            return
-        again = self.model.logits(found.point[won])
-        stage.forwards += won.numel()
-        outcome.forwards[rows[won]] += 1
-        stands = problem.goal.rows(won)(again, problem.y[won])
-        outcome.unconfirmed[rows[won[~stands]]] += 1
-        kept = won[stands]
+        doubtful = found.won if self.twin is self.model else torch.ones_like(found.won)
+        asked = doubtful.nonzero().squeeze(1)
+        again = self.model.logits(found.point[asked]) if asked.numel() else found.outputs[asked]
+        stands = problem.goal.rows(asked)(again, problem.y[asked])
+        kept = asked[stands]
+        stage.forwards += asked.numel()
+        outcome.forwards[rows[asked]] += 1
+        outcome.unconfirmed[rows[asked]] += (found.won[asked] & ~stands).long()
+        outcome.learn(rows, replace(found, outputs=found.outputs.index_copy(0, asked, again)), found.backwards > 0)
         outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
         stage.broken = kept.numel()
 
@@ -167,9 +180,10 @@ def _fgsm(problem: Problem, known: FromX) -> AttackResult:
         radius=torch.where(found.won, problem.region.norm(point), torch.inf),
         value=found.value.double(),
         outputs=found.outputs,
-        forwards=torch.ones_like(status),
+        forwards=torch.zeros_like(status) + found.forwards,
         backwards=torch.zeros_like(status),
         status=torch.where(found.won, int(Status.OK), status),
+        unconfirmed=torch.zeros_like(status) + found.unconfirmed,
         recipe="fgsm()",
         seed=0,
     )
