@@ -151,6 +151,20 @@ def test_a_planted_twin_that_lies_breaks_nothing(monkeypatch: pytest.MonkeyPatch
     assert run.robust_accuracy > 0.2
 
 
+def test_differences_over_a_thousandth_are_taken_in_the_model_itself(monkeypatch: pytest.MonkeyPatch):
+    net = network()
+    twin = Told(net)
+
+    def planted(model: st.Model, *given: Any, **more: Any) -> Preparation:
+        return Preparation(model=st.Model(twin).asked_by(Confirmed(model)), changes=("bfloat16",))
+
+    monkeypatch.setattr(running, "prepare", planted)
+    audited(net, attacks="nes(steps=1, samples=2)")
+    assert twin.rows == 0
+    audited(net, attacks="noise(points=2)")
+    assert twin.rows > 0
+
+
 def test_the_command_line_and_the_file_take_a_precision(place: Path):
     found = asked_json("audit", *ASK, *QUICK, "--precision", "exact", "--out", "run")
     assert found["precision"] == "exact" and found["preparation"]["changes"] == []

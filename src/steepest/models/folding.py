@@ -13,6 +13,8 @@ _NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 _LAYERS = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear}
 """Exact types: a class derived from one of these may do something else."""
 
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
 _IDLE_CALLS = {"dropout.default"}
 _NORM_CALLS = {"_batch_norm": (6, 5), "batch_norm.default": (5, 7)}
 """Functions of converted ONNX graphs and of exported programs; where the arguments `training` and ε stand."""
@@ -42,6 +44,8 @@ def folded(network: nn.Module) -> nn.Module | None:
 
 def _lightened(part: nn.Module) -> tuple[nn.Module, int]:
     """Return the part, or what takes its place, and how many layers it has lost."""
+    if type(part).__module__.startswith("torch.nn") and not isinstance(part, _CONTAINERS):
+        return part, 0  # torch's own layers may ask their parts otherwise than by calling them
     graph = _graph_of(part)
     if graph is not None:
         changes = _swept(graph)
@@ -59,7 +63,7 @@ def _graph_of(part: nn.Module) -> fx.GraphModule | None:
     """Return the part as a graph of calls, or None where tracing fails or would lose hooks."""
     if isinstance(part, fx.GraphModule):
         return part
-    if type(part) in _IDLE | _NORMS | _LAYERS or _hooked(part):
+    if _hooked(part):
         return None
     try:
         return fx.symbolic_trace(part)

@@ -218,7 +218,7 @@ def _asked(model: Model, x: Tensor, y: Tensor, objective: Objective) -> tuple[Ev
 
 def _likeness(found: Evaluation, reference: Evaluation) -> Likeness:
     assert found.gradient is not None and reference.gradient is not None
-    mine, other = (flat(each.gradient).double() for each in (found, reference) if each.gradient is not None)
+    mine, other = flat(found.gradient).double(), flat(reference.gradient).double()
     cosine = nn.functional.cosine_similarity(mine, other, eps=1e-300)
     cosine = torch.where((mine == other).all(1), 1.0, cosine)  # two zeros are alike
     return Likeness(
