@@ -14,15 +14,15 @@ from torch import Tensor
 
 from steepest.attacks.api import ObjectiveChoice
 from steepest.audit.cascade import Cascade
-from steepest.audit.contract import PRECISIONS, Plan
+from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import calls_of, preset_of, stages_of
-from steepest.audit.run import begin, work
+from steepest.audit.run import carry_out
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import aimed, prepare
 from steepest.audit.tally import tally
-from steepest.basis.errors import UsageError, unknown
+from steepest.basis.errors import UsageError
 from steepest.basis.progress import Progress, Silent
 from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
@@ -126,9 +126,6 @@ def audit(
         UsageError, DataError, ModelError: what was asked, the data or the model do not fit; nothing is written.
         IncompleteError: no space is left; what is finished is kept.
     """
-    seen = progress or Silent()
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     source = open_data(data, labels=labels, resize=resize)
     chosen = objective_of(objective) if target is None else Targeted(objective, target)
     ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
@@ -165,9 +162,7 @@ def audit(
         precision=precision,
     )
     folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
-    subject.tell(seen)
-    plan, cascade = begin(folder, subject, cascade, plan, command)
-    work(folder, subject, cascade, plan, seen)
+    carry_out(folder, subject, cascade, plan, command, progress or Silent())
     return open_run(folder.path)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from steepest.basis.errors import unknown
+
 SCHEMA_VERSION = 1
 
 RECORD = pa.schema(
@@ -63,6 +65,9 @@ class Plan:
         precision: "auto", or "exact": the model itself is searched in.
         batch_size, threads: measured once; part of the plan because kernels differ by batch size.
         prepared: the changes that make the twin which is searched in, chosen once by measuring; none: the model.
+
+    Raises:
+        UsageError: an unknown precision.
     """
 
     model: str
@@ -83,6 +88,10 @@ class Plan:
     threads: int = 0
     precision: str = "auto"
     prepared: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
 
     def digest(self) -> str:
         """Return the sha256 of the plan."""

@@ -34,6 +34,15 @@ GALLERY = 48
 """How many pictures a report can show; each shard keeps its part."""
 
 
+def carry_out(
+    folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None, progress: Progress
+) -> None:
+    """Begin or continue the run of a plan in its folder, and finish it; raises as `begin` and `work`."""
+    subject.tell(progress)
+    whole, ready = begin(folder, subject, cascade, plan, command)
+    work(folder, subject, ready, whole, progress)
+
+
 def begin(
     folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None
 ) -> tuple[Plan, Cascade]:
