@@ -162,8 +162,7 @@ def audit(
         precision=precision,
     )
     folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
-    carry_out(folder, subject, cascade, plan, command, progress or Silent())
-    return open_run(folder.path)
+    return open_run(carry_out(folder, subject, cascade, plan, command, progress or Silent()))
 
 
 def open_run(path: str | Path) -> AuditRun:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,11 +37,12 @@ GALLERY = 48
 
 def carry_out(
     folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None, progress: Progress
-) -> None:
-    """Begin or continue the run of a plan in its folder, and finish it; raises as `begin` and `work`."""
+) -> Path:
+    """Begin or continue the run of a plan in its folder, finish it, and return where it is; raises as `begin`."""
     subject.tell(progress)
     whole, ready = begin(folder, subject, cascade, plan, command)
     work(folder, subject, ready, whole, progress)
+    return folder.path
 
 
 def begin(
