@@ -18,10 +18,12 @@ from benchmarks.passes import passes
 from benchmarks.rendering import as_markdown, as_page
 from benchmarks.rivals import rivals
 from benchmarks.startup import startup
+from benchmarks.twin import twin
 
 BENCHMARKS: dict[str, Benchmark] = {
     "passes": passes,
     "overhead": overhead,
+    "twin": twin,
     "rivals": rivals,
     "families": families,
     "curve": curve,

@@ -18,7 +18,7 @@ from steepest.audit.api import audit as measure
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
-from steepest.report.wording import blind, budget, count, duration, percent, size, unmeasured
+from steepest.report.wording import blind, budget, count, duration, percent, size, twin, unmeasured
 
 _POINTS = 8
 """How many points of the curve fit on a line."""
@@ -69,6 +69,7 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         seed=settings.seed,
         batch_size=batch_size,
         device=settings.device,
+        precision=settings.precision,
         save=settings.save,
         allow_chance=settings.allow_chance,
         command=command_line(["audit"], settings),
@@ -92,6 +93,8 @@ def show(found: AuditRun, written: Sequence[Path]) -> None:
         for stage in summary["stages"]
     ]
     console.show_table(("stage", "ε", "entered", "broken", "forwards", "backwards", "seconds"), rows)
+    if found_in := twin(summary):
+        console.say(found_in)
     console.say()
     aim = "" if summary["target"] is None else f" towards class {summary['target']}"
     for each in summary["sizes"]:

@@ -62,6 +62,7 @@ def audit(
     seed: o.Seed = None,
     batch_size: o.BatchSize = None,
     device: o.Device = None,
+    precision: o.Precision = None,
     mean: o.Mean = None,
     std: o.Std = None,
     box: o.Box = None,

@@ -10,7 +10,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -75,6 +75,7 @@ class Settings(BaseModel):
     seed: int = 0
     batch_size: Text = "auto"
     device: str | None = None
+    precision: Literal["auto", "exact"] = "auto"
     mean: Numbers | None = None
     std: Numbers | None = None
     box: Numbers = (0.0, 1.0)

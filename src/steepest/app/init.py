@@ -25,6 +25,7 @@ preset = "standard"       # or "quick", "thorough"
 seed = 0
 # batch_size = "auto"
 # device = "cuda"
+# precision = "exact"     # search in the model itself, never in a faster twin of it
 
 # mean = [0.4914, 0.4822, 0.4465]                 # a normalisation that lies outside the model
 # std = [0.2023, 0.1994, 0.2010]

@@ -38,6 +38,10 @@ Sample = Annotated[int | None, typer.Option(help="Use a seeded draw of N example
 Seed = Annotated[int | None, typer.Option(help="Of all random draws; 0 if left out.")]
 BatchSize = Annotated[str | None, typer.Option(metavar="auto|N", help="auto (the default) measures it once.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; where the model lies already if left out.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="auto|exact", help="exact: search in the model itself, never in a faster twin of it."),
+]
 Mean = Annotated[str | None, typer.Option(help="Subtracted per channel inside the model: .49,.48,.45.")]
 Std = Annotated[str | None, typer.Option(help="Divides each channel inside the model: .25,.24,.26.")]
 Box = Annotated[str | None, typer.Option(help="The values that inputs may take: 0,1 if left out; -inf,inf for none.")]

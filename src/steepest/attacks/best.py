@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.attacks.contract import Prefer, Problem, Status
 from steepest.basis.tensors import expand
-from steepest.models.contract import Evaluation
+from steepest.models.contract import Evaluation, added
 
 
 @final
@@ -25,6 +25,7 @@ class Best:
         gauge: of `point`; measured only where the problem prefers the smallest.
         radius: size in data units of the smallest success met anywhere; likewise.
         asked, zero: gradients asked for, and those that were exactly zero.
+        unconfirmed: successes that the model searched in claimed and the model judged by did not repeat.
     """
 
     point: Tensor
@@ -38,6 +39,7 @@ class Best:
     asked: Tensor
     zero: Tensor
     nonfinite: Tensor
+    unconfirmed: Tensor
 
     @classmethod
     def none_yet(cls, x: Tensor) -> Best:
@@ -46,7 +48,7 @@ class Best:
         nothing = torch.full(x.shape[:1], torch.inf, dtype=torch.float64, device=x.device)
         return cls(
             x, count.bool(), -nothing, None, nothing, nothing.clone(),
-            count, count.clone(), count.clone(), count.clone(), count.bool(),
+            count, count.clone(), count.clone(), count.clone(), count.bool(), count.clone(),
         )  # fmt: skip
 
     def rows(self, index: Tensor) -> Best:
@@ -69,8 +71,9 @@ class Best:
 
     def spend(self, found: Evaluation, points: int = 1) -> None:
         """Count what an answer about `points` points per example has cost."""
-        self.forwards += found.forwards * points
-        self.backwards += found.backwards * points
+        self.forwards += added(found.forwards, points)
+        self.backwards += added(found.backwards, points)
+        self.unconfirmed += added(found.unconfirmed, points)
 
     def learn(self, problem: Problem, found: Evaluation) -> None:
         """Take in what was answered about one point of every row."""
@@ -94,7 +97,7 @@ class Best:
 
     def merge(self, problem: Problem, other: Best) -> None:
         """Take in another search of the same examples; failures are ranked by the problem's own objective."""
-        for name in ("forwards", "backwards", "asked", "zero"):
+        for name in ("forwards", "backwards", "asked", "zero", "unconfirmed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.nonfinite = self.nonfinite | other.nonfinite
         self.radius = torch.minimum(self.radius, other.radius)

@@ -161,6 +161,7 @@ class AttackResult:
         forwards, backwards: int64, how often the model was asked about the example.
         status: `Status` as int64.
         recipe: the call that made it, with every argument.
+        unconfirmed: int64, successes in a twin that the model itself did not repeat; none where it is asked itself.
         seed: of the random streams.
         notes: what a reader must know, e.g. which objective took the place of one that does not exist for K = 2.
 
@@ -180,6 +181,7 @@ class AttackResult:
     forwards: Tensor
     backwards: Tensor
     status: Tensor
+    unconfirmed: Tensor
     recipe: str
     seed: int
     notes: tuple[str, ...] = ()

@@ -98,15 +98,18 @@ def trace(problem: Problem, at_x: Evaluation, factors: Tensor, tolerance: float 
     gradient, wrong = at_x.gradient, at_x.won
     columns = []
     nonfinite = ~at_x.finite
+    spent = torch.zeros_like(wrong, dtype=torch.int64) + at_x.forwards
     for factor in factors.tolist():
         found = _judged(problem, gradient, factor)
         columns.append(found.won | wrong)
         nonfinite = nonfinite | ~found.finite
+        spent += found.forwards
     count = wrong.shape[0]
     broken = torch.stack(columns, 1) if columns else wrong.new_zeros(count, 0)
-    best, spent = _first(broken, factors.to(gradient.device), wrong), torch.zeros_like(wrong, dtype=torch.int64)
+    best = _first(broken, factors.to(gradient.device), wrong)
     if tolerance is not None and count:
-        best, spent = _refined(problem, gradient, factors, tolerance * float(factors[-1]), best)
+        best, more = _refined(problem, gradient, factors, tolerance * float(factors[-1]), best)
+        spent += more
     point, radius, gauge = _sizes(problem, gradient, best)
     status = torch.full((count,), Status.EXHAUSTED, dtype=torch.int64, device=wrong.device)
     status[at_x.size == 0] = Status.ZERO_GRADIENT
@@ -119,8 +122,8 @@ def trace(problem: Problem, at_x: Evaluation, factors: Tensor, tolerance: float 
         radius=radius,
         gauge=gauge,
         point=point,
-        forwards=at_x.forwards + len(columns) + spent,
-        backwards=torch.full_like(spent, at_x.backwards),
+        forwards=spent,
+        backwards=torch.zeros_like(spent) + at_x.backwards,
         status=status,
     )
 
@@ -156,9 +159,9 @@ def _refined(problem: Problem, gradient: Tensor, factors: Tensor, width: float, 
     part, slope = problem.rows(rows), gradient[rows]
     for _ in range(math.ceil(math.log2(max(float((high - low).max()) / width, 1)))):
         middle = (low + high) / 2
-        won = _judged(part, slope, middle).won
-        high, low = torch.where(won, middle, high), torch.where(won, low, middle)
-        spent[rows] += 1
+        found = _judged(part, slope, middle)
+        high, low = torch.where(found.won, middle, high), torch.where(found.won, low, middle)
+        spent[rows] += found.forwards
     return best.index_copy(0, rows, high), spent
 
 

@@ -187,6 +187,7 @@ def result_of(problem: Problem, best: Best, gauge: Tensor, call: str, seed: int)
         forwards=best.forwards,
         backwards=best.backwards,
         status=status,
+        unconfirmed=best.unconfirmed,
         recipe=call,
         seed=seed,
     )

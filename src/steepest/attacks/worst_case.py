@@ -86,6 +86,7 @@ def worst_case(
         outputs=torch.where(better[:, None], second.outputs, first.outputs),
         forwards=first.forwards + second.forwards,
         backwards=first.backwards + second.backwards,
+        unconfirmed=first.unconfirmed + second.unconfirmed,
         status=torch.where(lost, int(Status.NONFINITE), torch.where(better, second.status, first.status)),
         recipe=f"{first.recipe} then {second.recipe}",
     )

@@ -18,7 +18,7 @@ from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import preset_of, rungs_of
-from steepest.audit.run import begin, work
+from steepest.audit.run import carry_out
 from steepest.audit.rungs import Rung
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import Subject, aimed, prepare
@@ -91,6 +91,7 @@ def audit(
     seed: int = 0,
     batch_size: int | None = None,
     device: str | None = None,
+    precision: str = "auto",
     save: bool = False,
     allow_chance: bool = False,
     command: str | None = None,
@@ -115,6 +116,8 @@ def audit(
         seed: of all random draws; records depend on nothing else that is random.
         batch_size: measured once if left out.
         device: moves the model there first.
+        precision: "auto" searches in a faster twin of the model where a measurement finds one (batch-norm folded,
+            bfloat16, channels-last memory) and asks the model itself about every success; "exact" asks it alone.
         save: keep every adversarial example found in artifacts/.
         allow_chance: go on although the clean accuracy is what guessing gives.
         command: the text that the report gives to repeat the run.
@@ -124,7 +127,6 @@ def audit(
         UsageError, DataError, ModelError: what was asked, the data or the model do not fit; nothing is written.
         IncompleteError: no space is left; what is finished is kept.
     """
-    seen = progress or Silent()
     source = open_data(data, labels=labels, resize=resize)
     chosen = objective_of(objective) if target is None else Targeted(objective, target)
     ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
@@ -135,6 +137,7 @@ def audit(
     rungs, subject = _climbed(attacks, preset, budgets[-1], subject)
     cascade = Cascade(
         model=subject.model,
+        twin=subject.model,
         budgets=budgets,
         epsilons=epsilons,
         rungs=rungs,
@@ -158,11 +161,10 @@ def audit(
         save=save,
         version=VERSION,
         batch_size=batch_size or 0,
+        precision=precision,
     )
     folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
-    subject.tell(seen)
-    work(folder, subject, cascade, begin(folder, subject, cascade, plan, command), seen)
-    return open_run(folder.path)
+    return open_run(carry_out(folder, subject, cascade, plan, command, progress or Silent()))
 
 
 def open_run(path: str | Path) -> AuditRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from steepest.attacks.contract import AttackResult, Problem, Status
+from steepest.attacks.contract import Attack, AttackResult, Problem, Status
 from steepest.attacks.curve import trace
 from steepest.attacks.fitting import require_fit
 from steepest.attacks.ranking import nearest_classes
@@ -25,6 +26,7 @@ from steepest.basis.tensors import expand
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
 from steepest.models.contract import Need, Objective
+from steepest.models.estimated import Estimated
 from steepest.models.model import Model
 from steepest.models.objectives import Targeted
 
@@ -40,6 +42,8 @@ class Cascade:
     """What is run on every shard.
 
     Attributes:
+        model: whose answers are the verdicts, at x and about every point found.
+        twin: what the attacks search in; the model itself, or a faster one whose successes the model confirms.
         budgets: in rising order of ε and nested; a success at a smaller one counts for the larger ones.
         epsilons: one label per budget: its largest ε over all chosen examples.
         rungs: in order of cost; where `fgsm` is among them its gradient also gives the curve.
@@ -51,6 +55,7 @@ class Cascade:
     """
 
     model: Model
+    twin: Model
     budgets: tuple[Budget, ...]
     epsilons: tuple[float, ...]
     rungs: tuple[Rung, ...]
@@ -83,8 +88,9 @@ class Cascade:
                 is never counted as robustness.
         """
         batches = Batches(self.batch or max(1, y.numel()))
-        with self.model.borrowed(self.seed), torch.no_grad():
-            whole = self._problem(self.budgets[-1], x, y, ids)
+        with self.model.borrowed(self.seed), self.twin.borrowed(self.seed), torch.no_grad():
+            # The curve is a measurement of the model itself, and its gradient serves every ε.
+            whole = replace(self._problem(self.budgets[-1], x, y, ids), model=self.model)
             outcome = self._clean(whole, batches)
             if any(rung.is_fgsm for rung in self.rungs):
                 self._measure_curve(whole, outcome, batches)
@@ -97,9 +103,13 @@ class Cascade:
         outcome.batch = batches.size
         return outcome
 
+    def _searched(self, recipe: Attack) -> Model:
+        """Return what a recipe searches in; differences over a thousandth would drown in a twin's rounding."""
+        return self.model if isinstance(getattr(recipe, "oracle", None), Estimated) else self.twin
+
     def _problem(self, budget: Budget, x: Tensor, y: Tensor, ids: Tensor) -> Problem:
         return Problem(
-            model=self.model,
+            model=self.twin,
             objective=self.objective,
             goal=self.objective.goal,
             region=Region(budget, self.model.box, x),
@@ -145,7 +155,9 @@ class Cascade:
             rows = rung.entering(rows, outcome.margin)
             first, others = rows, rows[:0]
             if rung.probe is not None and not (rung.after and outcome.has_broken(rung.after, epsilon)):
-                first, others = drawn(rows, here.stream.split(_PROBES).uniform(0, ()), rung.probe)
+                first, others = drawn(
+                    rows, here.stream.split(_PROBES).uniform(0, ()), math.ceil(rung.probe * rows.numel())
+                )
             stage.entered = first.numel()
             batches.each(first, lambda part: self._ask(rung, here, outcome, part, stage))
             if others.numel() and stage.broken:
@@ -169,32 +181,38 @@ class Cascade:
         def ask(rows: Tensor) -> None:
             classes, _, found = nearest_classes(here.rows(rows))
             outcome.learn_aims(rows, classes, found)
-            stage.forwards += rows.numel() * found.forwards
+            stage.forwards += int((found.forwards + torch.zeros_like(rows)).sum())
             stage.backwards += rows.numel() * found.backwards
 
         with _stage(outcome, "rank", epsilon) as (stage, rows):
             batches.each(rows, ask)
 
     def _ask(self, rung: Rung, here: Problem, outcome: Outcome, rows: Tensor, stage: Stage) -> None:
-        """Run a rung on one batch, ask the model again about each success, and keep what stands."""
+        """Run a rung on one batch, ask the model again about each success, and keep what stands.
+
+        Where a twin was searched in, the model is asked about the best failures too: their margin is its own, and
+        what the twin took for a failure may be a success.
+        """
         problem = outcome.informed(here, rows, rung.rank)
         if rung.attack is None:
             assert rung.certifier is not None
             outcome.prove(rows[rung.certifier.prove(problem)], stage)
             return
+        problem = replace(problem, model=self._searched(rung.attack))
         known = outcome.curve if rung.is_fgsm else None
         found = rung.attack.run(problem, self.seed) if known is None else _fgsm(problem, known.rows(rows))
-        won = found.won.nonzero().squeeze(1)
-        again = self.model.logits(found.point[won]) if won.numel() else found.outputs[won]
-        stands = problem.goal.rows(won)(again, problem.y[won])
+        doubtful = found.won if self.twin is self.model else torch.ones_like(found.won)
+        asked = doubtful.nonzero().squeeze(1)
+        again = self.model.logits(found.point[asked]) if asked.numel() else found.outputs[asked]
+        stands = problem.goal.rows(asked)(again, problem.y[asked])
         # From here on nothing asks the model: what ran out of memory before has changed nothing.
-        stage.forwards += int(found.forwards.sum()) + won.numel()
+        stage.forwards += int(found.forwards.sum()) + asked.numel()
         stage.backwards += int(found.backwards.sum())
         stage.notes = tuple(dict.fromkeys((*stage.notes, *found.notes)))
-        outcome.learn(rows, found, gradients=found.backwards > 0)
-        outcome.forwards[rows[won]] += 1
-        outcome.unconfirmed[rows[won[~stands]]] += 1
-        kept = won[stands]
+        outcome.forwards[rows[asked]] += 1
+        outcome.unconfirmed[rows[asked]] += (found.won[asked] & ~stands).long()
+        outcome.learn(rows, replace(found, outputs=found.outputs.index_copy(0, asked, again)), found.backwards > 0)
+        kept = asked[stands]
         outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
         stage.broken += kept.numel()
 
@@ -226,9 +244,10 @@ def _fgsm(problem: Problem, known: FromX) -> AttackResult:
         radius=torch.where(found.won, problem.region.norm(point), torch.inf),
         value=found.value.double(),
         outputs=found.outputs,
-        forwards=torch.ones_like(status),
+        forwards=torch.zeros_like(status) + found.forwards,
         backwards=torch.zeros_like(status),
         status=torch.where(found.won, int(Status.OK), status),
+        unconfirmed=torch.zeros_like(status) + found.unconfirmed,
         recipe="fgsm()",
         seed=0,
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from steepest.basis.errors import unknown
+
 SCHEMA_VERSION = 1
 
 RECORD = pa.schema(
@@ -39,10 +41,11 @@ succeeded, null where none did; `proven_by` the certifier that proved the larges
 `radius` is the size in data units of the smallest success at any ε tried, null if none; `radius_gauge` is the same in
 units of the largest budget. `gauge` (share of the largest budget that is used), `margin` and
 `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry per factor of
-the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
+the plan. `unconfirmed` counts successes, of the model or of its twin, that the model, asked again, did not
+repeat; `forwards` and `backwards` count passes of either."""
 
-_BATCHES = 4
-"""Batches in a shard."""
+PRECISIONS = ("auto", "exact")
+"""Whether the attacks may search in a faster twin of the model."""
 
 BLIND = ("zero_gradient", "nonfinite")
 """The statuses of examples that could not be attacked as they should have been."""
@@ -61,7 +64,13 @@ class Plan:
         attacks: catalogue calls with all arguments, in order.
         factors: of the FGSM curve, in units of the largest budget.
         target: class index of a targeted audit, or None.
+        precision: "auto", or "exact": the model itself is searched in.
         batch_size, threads: measured once; part of the plan because kernels differ by batch size.
+        shard_size: examples in a shard; rungs draw samples and find the closest examples within it.
+        prepared: the changes that make the twin which is searched in, chosen once by measuring; none: the model.
+
+    Raises:
+        UsageError: an unknown precision.
     """
 
     model: str
@@ -79,12 +88,14 @@ class Plan:
     save: bool
     version: str
     batch_size: int = 0
+    shard_size: int = 0
     threads: int = 0
+    precision: str = "auto"
+    prepared: tuple[str, ...] = ()
 
-    @property
-    def shard_size(self) -> int:
-        """How many examples a shard has: late rungs, which few examples enter, still fill batches then."""
-        return _BATCHES * self.batch_size
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
 
     def digest(self) -> str:
         """Return the sha256 of the plan."""
@@ -95,7 +106,7 @@ class Plan:
         found = []
         for field in fields(self):
             mine, theirs = _plain(getattr(self, field.name)), _plain(other.get(field.name))
-            if field.name not in ("batch_size", "threads") and mine != theirs:
+            if field.name not in ("batch_size", "threads", "prepared") and mine != theirs:
                 found.append(f"{field.name}: {_short(theirs)} → {_short(mine)}")
         return found
 

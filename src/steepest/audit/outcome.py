@@ -162,6 +162,7 @@ class Outcome:
         """Take in what an attack spent, how its search went, and a lower margin if it found one."""
         self.forwards[rows] += found.forwards
         self.backwards[rows] += found.backwards
+        self.unconfirmed[rows] += found.unconfirmed
         self.tried[rows] += gradients.long()
         self.blind[rows] += (gradients & (found.status == Status.ZERO_GRADIENT)).long()
         self.nonfinite[rows] |= found.status == Status.NONFINITE

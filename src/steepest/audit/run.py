@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
 from steepest.budgets.contract import Budget
+from steepest.models.prepare import prepare, prepared
 
 _LINE = 120
 """A budget's own text is shown up to this length."""
@@ -33,20 +35,42 @@ GALLERY = 48
 """How many pictures a report can show; each shard keeps its part."""
 
 
-def begin(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None) -> Plan:
-    """Return the whole plan: of the run that the folder holds already, or of a new one, measured and written down.
+def carry_out(
+    folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None, progress: Progress
+) -> Path:
+    """Begin or continue the run of a plan in its folder, finish it, and return where it is; raises as `begin`."""
+    subject.tell(progress)
+    whole, ready = begin(folder, subject, cascade, plan, command)
+    work(folder, subject, ready, whole, progress)
+    return folder.path
+
+
+def begin(
+    folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None
+) -> tuple[Plan, Cascade]:
+    """Return the whole plan, of the run that the folder holds or of a new one, and the cascade with its twin.
+
+    What a new run needs is measured and written down: the batch size, and what is searched in.
 
     Raises:
         UsageError: the folder holds something else; nothing is touched.
     """
     manifest = folder.claim(plan)
     if manifest is not None:
-        return replace(plan, batch_size=manifest["plan"]["batch_size"], threads=manifest["plan"]["threads"])
+        held = manifest["plan"]
+        twin = prepared(subject.model, held["prepared"], subject.first[1])
+        measured = {name: held[name] for name in ("batch_size", "threads")}
+        return replace(plan, **measured, prepared=tuple(held["prepared"])), replace(cascade, twin=twin)
     first, x, y = subject.first
     size = plan.batch_size or measure.batch_size(subject.model, x, y, cascade.objective.rows(first), cascade.need)
-    plan = replace(plan, batch_size=size, threads=torch.get_num_threads())
-    folder.begin(_manifest(folder, subject, cascade, plan, command))
-    return plan
+    rows = torch.arange(min(size, len(subject.ids)), device=x.device) % len(x)
+    objective = cascade.objective.rows(first).rows(rows)
+    found = prepare(subject.model, x[rows], y[rows], objective, exact=plan.precision == "exact")
+    plan = replace(plan, batch_size=size, threads=torch.get_num_threads(), prepared=found.changes)
+    manifest = _manifest(folder, subject, cascade, plan, command)
+    facts = {name: getattr(found, name) for name in ("speedup", "difference", "seconds")}
+    folder.begin(manifest | {"preparation": {"changes": list(found.changes), **facts}})
+    return plan, replace(cascade, twin=found.model)
 
 
 def work(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, progress: Progress) -> None:
@@ -154,5 +178,6 @@ def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(plan.attacks)!r}"
     return (
         f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
-        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size})  # {plan.count} examples"
+        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, precision={plan.precision!r})  "
+        f"# {plan.count} examples"
     )

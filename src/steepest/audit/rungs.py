@@ -32,7 +32,8 @@ class Rung:
         work: what is run.
         rank: aims at the class of this rank, 0 the nearest by linearised distance; None: at no class.
         closest: so large a share of the unbroken examples enters, those with the smallest margins left.
-        probe: only so many, drawn at random, enter first; the others follow if one of those falls. None: all at once.
+        probe: so large a share of those, drawn at random, enters first; the others follow if one of it falls. None: all at
+            once.
         after: the name of an earlier rung: where that has broken an example of the shard, all enter at once.
         kinds: the kinds of budget for which it is meant; none named: all that the attack serves.
     """
@@ -41,7 +42,7 @@ class Rung:
     work: Attack | Certifier
     rank: int | None = None
     closest: float = 1.0
-    probe: int | None = None
+    probe: float | None = None
     after: str | None = None
     kinds: tuple[str, ...] = ()
 
@@ -69,7 +70,7 @@ class Rung:
         if self.closest < 1:
             who.append(f"closest {self.closest:.3g}")
         if self.probe is not None:
-            who.append(f"{self.probe} first" + (f" unless {self.after} found one" if self.after else ""))
+            who.append(f"a share of {self.probe:.3g} first" + (f" unless {self.after} found one" if self.after else ""))
         return self.work.call + (f" [{'; '.join(who)}]" if who else "")
 
     def entering(self, rows: Tensor, margin: Tensor) -> Tensor:

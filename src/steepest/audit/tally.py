@@ -56,15 +56,17 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "notes": [
             *manifest["notes"],
             *dict.fromkeys(f"{stage.name}: {note}" for stage in stages for note in stage.notes),
-            *_unrepeated(int(rows["unconfirmed"].sum())),
+            *_unrepeated(int(rows["unconfirmed"].sum()), twin=bool(manifest["plan"]["prepared"])),
         ],
+        "precision": manifest["plan"]["precision"],
+        "preparation": manifest["preparation"],
         "run": manifest["run"],
         "command": manifest["command"],
     }
 
 
-def _unrepeated(count: int) -> list[str]:
-    if not count:
+def _unrepeated(count: int, *, twin: bool) -> list[str]:
+    if not count or twin:  # a twin's are no news: the search went on there
         return []
     return [f"{count} successes were not repeated when the model was asked again; they do not count as broken"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,12 @@ def with_mean_slopes(answer: Evaluation, parts: Sequence[Evaluation]) -> Evaluat
     slopes = gradient if jacobian is None else jacobian
     size = None if slopes is None else largest(slopes) if slopes[:1].numel() else answer.size
     return replace(answer, finite=finite, gradient=gradient, jacobian=jacobian, size=size)
+
+
+def costs(parts: Sequence[Evaluation]) -> dict[str, Any]:
+    """Return what several answers about the same examples have cost together, as fields of one answer."""
+    names = ("forwards", "backwards", "unconfirmed")
+    return {name: reduce(add, (getattr(part, name) for part in parts)) for name in names}
 
 
 def _mean(held: Sequence[Tensor | None], finite: Tensor) -> Tensor | None:

@@ -16,6 +16,19 @@ Labels = Any
 """Whatever the objective understands; for classifiers int64 [N]. Indexable by a tensor of rows."""
 
 
+Count = int | Tensor
+"""How often something happened for each example: one number for all of them, or int64 [N]."""
+
+
+def added(count: Count, questions: int) -> Count:
+    """Return the sum over `questions` questions about each example, which lie next to each other.
+
+    >>> added(1, 3), added(Tensor([1, 2, 0, 1]).long(), 2)
+    (3, tensor([3, 1]))
+    """
+    return count.reshape(-1, questions).sum(1) if isinstance(count, Tensor) else count * questions
+
+
 class Need(Enum):
     """What a search wants to know of a point."""
 
@@ -66,6 +79,7 @@ class Evaluation:
         jacobian: [N, R, *features], the gradients of the R outputs that were named, treated alike, or None.
         size: [N], max |gradientᵢ| (of all rows of the Jacobian), or None.
         forwards, backwards: what this answer cost, for each example.
+        unconfirmed: successes that a model asked in this one's place claimed and this one did not repeat.
     """
 
     point: Tensor
@@ -76,8 +90,9 @@ class Evaluation:
     gradient: Tensor | None = None
     jacobian: Tensor | None = None
     size: Tensor | None = None
-    forwards: int = 1
-    backwards: int = 0
+    forwards: Count = 1
+    backwards: Count = 0
+    unconfirmed: Count = 0
 
     def rows(self, index: Tensor) -> Self:
         """Return the evaluation of the examples that `index` selects."""

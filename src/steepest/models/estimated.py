@@ -14,7 +14,7 @@ from steepest.basis.box import Box
 from steepest.basis.errors import ModelError, UsageError
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import flat
-from steepest.models.contract import Answer, Evaluation, Need, Question
+from steepest.models.contract import Answer, Evaluation, Need, Question, added
 from steepest.models.model import Model
 
 _DRAWS = ("normal", "signs")
@@ -73,12 +73,13 @@ class Estimated:
         if question.need is Need.VALUE or not question.point.shape[0]:
             return base if question.need is Need.VALUE else _with_slopes(question, base, _nothing(question))
         middle, scale = self._around(question)
-        slopes, spent = _nothing(question), 0
+        slopes, spent, refused = _nothing(question), base.forwards, base.unconfirmed
         finite = base.finite
         for numbers in self._chunks(question.point):
             u = self._drawn(question, numbers)
-            rise, cost = _differences(ask, question, middle, u * scale[:, None], numbers[0])
-            spent += cost * len(numbers)
+            rise, found = _differences(ask, question, middle, u * scale[:, None])
+            spent = spent + added(found.forwards, 2 * len(numbers))
+            refused = refused + added(found.unconfirmed, 2 * len(numbers))
             finite = finite & torch.isfinite(rise).all(2).all(1)
             # One after the other: a sum must not depend on how many examples share the chunk.
             for at in range(len(numbers)):
@@ -86,7 +87,8 @@ class Estimated:
         weight = 2 * self.samples * self._second_moment() * flat(scale)[:, None]
         slopes = torch.where(weight > 0, slopes / weight, 0)
         slopes = torch.where(finite[:, None, None], slopes, 0)
-        return replace(_with_slopes(question, base, slopes), finite=finite, forwards=base.forwards + spent)
+        answer = _with_slopes(question, base, slopes)
+        return replace(answer, finite=finite, forwards=spent, unconfirmed=refused)
 
     def _around(self, question: Question) -> tuple[Tensor, Tensor]:
         """Return the middle of the pairs and σ per coordinate, 0 where it is frozen, both float64."""
@@ -172,8 +174,8 @@ def _nothing(question: Question) -> Tensor:
     return point.new_zeros(point.shape[0], rows, point.shape[1], dtype=torch.float64)
 
 
-def _differences(ask: Answer, question: Question, middle: Tensor, move: Tensor, first: int) -> tuple[Tensor, int]:
-    """Return what each pair differs by, float64 [N, pairs, rows], and what one pair has cost."""
+def _differences(ask: Answer, question: Question, middle: Tensor, move: Tensor) -> tuple[Tensor, Evaluation]:
+    """Return what each pair differs by, float64 [N, pairs, rows], and the answers about both sides of all pairs."""
     count, pairs = move.shape[:2]
     sides = torch.stack([middle[:, None] + move, middle[:, None] - move], 2).to(question.point.dtype)
     rows = torch.arange(count, device=middle.device).repeat_interleave(2 * pairs)
@@ -197,7 +199,7 @@ def _differences(ask: Answer, question: Question, middle: Tensor, move: Tensor, 
     else:
         told = found.value[:, None]
     told = told.double().reshape(count, pairs, 2, -1)
-    return told[:, :, 0] - told[:, :, 1], 2 * found.forwards
+    return told[:, :, 0] - told[:, :, 1], found
 
 
 def _with_slopes(question: Question, base: Evaluation, slopes: Tensor) -> Evaluation:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
-from steepest.models.averages import with_mean_slopes
+from steepest.models.averages import costs, with_mean_slopes
 from steepest.models.contract import Answer, Evaluation, Question
 from steepest.models.model import Model, Network
 
@@ -42,8 +42,7 @@ class Expected:
             outputs=outputs,
             value=question.objective.value(outputs, question.y).masked_fill(~finite, torch.nan),
             won=question.goal(outputs, question.y),
-            forwards=sum(part.forwards for part in parts),
-            backwards=sum(part.backwards for part in parts),
+            **costs(parts),
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest.basis.errors import UsageError
 from steepest.basis.images import require_images
 from steepest.basis.streams import Stream
-from steepest.models.averages import with_mean_slopes
+from steepest.models.averages import costs, with_mean_slopes
 from steepest.models.contract import Answer, Evaluation, Need, Question
 
 View = Callable[[Tensor], Tensor]
@@ -62,11 +62,7 @@ class Views:
         parts = [ask(replace(question, view=self._view(question, scale))) for scale in range(self.scales)]
         plain = ask(replace(question, need=Need.VALUE)) if self.diversity else parts[0]
         asked = [*parts, plain] if self.diversity else parts
-        return replace(
-            with_mean_slopes(plain, parts),
-            forwards=sum(each.forwards for each in asked),
-            backwards=sum(each.backwards for each in asked),
-        )
+        return replace(with_mean_slopes(plain, parts), **costs(asked))
 
     def _view(self, question: Question, scale: int) -> View | None:
         first, factor = question.view, 2.0**-scale

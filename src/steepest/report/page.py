@@ -18,6 +18,8 @@ LARGEST = 5_000_000
 CLASS_ROWS = 1000
 _CARD = 2_500
 
+_ASKED = ("budget", "epsilon", "budget_unit", "preset", "objective", "precision", "seed")
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -95,6 +97,7 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "worst": charts.WORST,
         "stages": tables.stages(summary),
         "cost": tables.cost(summary),
+        "twin": wording.twin(summary),
         "radius": radius,
         "radii": charts.radii(summary),
         "confusion": tables.confusion(summary),
@@ -112,7 +115,7 @@ def _robust_count(summary: Mapping[str, Any]) -> int | None:
 
 
 def _facts(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    asked = {key: summary.get(key) for key in ("budget", "epsilon", "budget_unit", "preset", "objective", "seed")}
+    asked = {key: summary.get(key) for key in _ASKED}
     run = {**asked, "run": summary.get("run"), "plan_hash": manifest.get("plan_hash")}
     titled = {
         "Model": manifest.get("model"),

@@ -142,6 +142,26 @@ def blind(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def twin(summary: Mapping[str, Any]) -> str:
+    """Return what the attacks searched in, in one line; nothing where it was the model itself.
+
+    >>> made = {"changes": ["batch-norm folded", "bfloat16"], "speedup": 1.83, "difference": 0.0031, "seconds": 7.0}
+    >>> twin({"preparation": made, "unconfirmed": 2}).replace("\u00a0", " ")
+    "searched in a twin: batch-norm folded, bfloat16; 1.8× faster; largest output difference 0.0031 of the largest \
+output; chosen in 7.0 s; verdicts are the model's own: 2 successes of the twin were not confirmed"
+    """
+    found = summary.get("preparation") or {}
+    if not found.get("changes"):
+        return ""
+    refused = summary.get("unconfirmed") or 0
+    return (
+        f"searched in a twin: {', '.join(found['changes'])}; {found['speedup']:.1f}× faster; largest output difference "
+        f"{found['difference']:.2g} of the largest output; chosen in {duration(found['seconds'])}; verdicts are the "
+        f"model's own: {count(refused)} success{' of the twin was' if refused == 1 else 'es of the twin were'} not "
+        "confirmed"
+    )
+
+
 def warnings(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know before the number: blind searches, an unsteady model, the run's notes."""
     found = blind(summary)

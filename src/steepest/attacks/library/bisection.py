@@ -121,6 +121,7 @@ def _as_best(problem: Problem, found: AttackResult) -> Best:
         asked=torch.ones_like(blind),
         zero=blind,
         nonfinite=found.status == Status.NONFINITE,
+        unconfirmed=found.unconfirmed,
     )
 
 

@@ -86,7 +86,7 @@ class Universal:
                     delta = self._moved(shared, limits, delta, found)
             assert chosen is not None
             best.learn(problem, chosen)
-        for name in ("forwards", "backwards", "asked", "zero", "nonfinite"):
+        for name in ("forwards", "backwards", "asked", "zero", "nonfinite", "unconfirmed"):
             setattr(best, name, getattr(spent, name))
         gauge = require_feasible(problem, best.point, self.call)
         return kept, result_of(problem, best, gauge, self.call, seed)

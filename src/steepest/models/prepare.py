@@ -1,0 +1,239 @@
+"""A faster twin of a network, to search in; what it finds is asked of the original before it counts."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from steepest.basis.errors import ModelError
+from steepest.basis.tensors import flat
+from steepest.models.confirmed import Confirmed
+from steepest.models.contract import Evaluation, Need, Objective
+from steepest.models.folding import folded
+from steepest.models.inspection import difference, size_of
+from steepest.models.model import Model
+
+GAIN = 1.05
+"""A change is kept if it makes questions at least so many times faster: less is noise."""
+
+WORTH = 0.005
+"""A batch whose gradient takes less than so many seconds is not worth a twin: its cost is not the network's."""
+
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """How far two networks agree on some inputs.
+
+    Attributes:
+        outputs: the largest difference, over the largest output.
+        changed: share of examples whose predicted class differs.
+        slopes: mean cosine between the gradients.
+    """
+
+    outputs: float
+    changed: float
+    slopes: float
+
+    def within(self, bounds: Likeness) -> bool:
+        """Return whether this is at least as close as `bounds`."""
+        return self.outputs <= bounds.outputs and self.changed <= bounds.changed and self.slopes >= bounds.slopes
+
+
+SAME = Likeness(outputs=1e-4, changed=0.0, slopes=0.999)
+"""Exact but for rounding."""
+
+ALIKE = Likeness(outputs=0.05, changed=0.05, slopes=0.9)
+"""A good guide, whose successes need confirmation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """What is searched in, and how it was chosen.
+
+    Attributes:
+        model: the twin, whose successes are confirmed by the original; the original itself if nothing was faster.
+        changes: what makes the twin, in order, names of `CHANGES`; none if the original is searched in.
+        speedup: gradients a second, twin over original, without confirmation.
+        difference: the largest between their outputs on the inputs tried, over the largest output.
+        seconds: that choosing took.
+    """
+
+    model: Model
+    changes: tuple[str, ...] = ()
+    speedup: float = 1.0
+    difference: float = 0.0
+    seconds: float = 0.0
+
+
+def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: bool = False) -> Preparation:
+    """Return the fastest twin of `model` that answers like it on the real inputs `x`, a batch as it will be asked.
+
+    Each of `CHANGES` is tried in turn on top of those kept, and kept if outputs, predictions and gradients agree and
+    gradients come at least 1.05 times faster, both networks timed in turn. The original is never touched.
+
+    Left alone, with no change: functions that are no modules; parts in training mode; models that are asked by an
+    oracle or answer no gradient; models that draw random numbers, keep a state or mix a batch (those must have been
+    `inspected`); batches that take less than 5 ms.
+
+    Args:
+        exact: leave every model alone.
+
+    >>> from steepest.models.objectives import Margin
+    >>> prepare(Model(nn.Linear(2, 2)), torch.zeros(1, 2), torch.zeros(1).long(), Margin()).changes
+    ()
+    """
+    begin = time.perf_counter()
+    if exact or not len(x) or not _steady(model):
+        return Preparation(model=model)
+    try:
+        reference, first = _asked(model, x, y, objective)
+    except ModelError:  # it has no gradient; a search that needs one says so
+        return Preparation(model=model)
+    if first < WORTH or _asked(model, x, y, objective)[1] < WORTH:  # the first question warms up
+        return Preparation(model=model)
+    twin, kept, speedup, off = model, list[str](), 1.0, 0.0
+    for name in CHANGES:
+        tried = _changed(twin, name, x)
+        if tried is None:
+            continue
+        try:
+            likeness = _likeness(_asked(tried, x, y, objective)[0], reference)
+        except Exception:  # a twin that cannot answer is none, whatever it raises
+            continue
+        near = likeness.within(ALIKE if HALF in (*kept, name) else SAME)
+        gain = _gain(twin, tried, x, y, objective) if near else 0.0
+        if gain >= GAIN:
+            twin, speedup, off = tried, speedup * gain, likeness.outputs
+            kept.append(name)
+    return Preparation(
+        model=twin.asked_by(Confirmed(model)) if kept else model,
+        changes=tuple(kept),
+        speedup=speedup,
+        difference=off,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def prepared(model: Model, changes: Sequence[str], x: Tensor) -> Model:
+    """Return the twin that `changes` make, chosen earlier, without measuring; the model itself if there are none.
+
+    Raises:
+        ModelError: a change cannot be made here.
+    """
+    twin = model
+    for name in changes:
+        made = _changed(twin, name, x) if name in CHANGES else None
+        if made is None:
+            raise ModelError(
+                f"the change {name!r}, with which this run began, cannot be made to {model.facts.source} here: start "
+                "anew in another folder, or with the precision 'exact'."
+            )
+        twin = made
+    return twin.asked_by(Confirmed(model)) if changes else model
+
+
+@final
+class ChannelsLast(nn.Module):
+    """A network whose images lie in memory pixel by pixel."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.training = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer as the network does."""
+        out: Tensor = self.inner(x.contiguous(memory_format=torch.channels_last))
+        return out
+
+
+def _folded(network: nn.Module, x: Tensor) -> nn.Module | None:
+    return folded(network)
+
+
+def _half(network: nn.Module, x: Tensor) -> nn.Module | None:
+    floating = [each.dtype for each in network.parameters() if each.is_floating_point()]
+    if not floating or set(floating) != {torch.float32} or not _computes_in_half(x.device):
+        return None
+    return copy.deepcopy(network).to(torch.bfloat16)
+
+
+def _computes_in_half(device: torch.device) -> bool:
+    """Whether the processor has units for bfloat16; without them it is emulated, which may take minutes to find out."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    units: Mapping[str, object] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(bool(units.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _channels_last(network: nn.Module, x: Tensor) -> nn.Module | None:
+    return ChannelsLast(copy.deepcopy(network)) if x.ndim == 4 and x.shape[1] > 1 else None
+
+
+HALF = "bfloat16"
+CHANGES: dict[str, Callable[[nn.Module, Tensor], nn.Module | None]] = {
+    "batch-norm folded": _folded,
+    HALF: _half,
+    "channels-last": _channels_last,
+}
+"""What may be done to a network, in the order in which it is tried; all but `HALF` is exact up to rounding."""
+
+
+def _steady(model: Model) -> bool:
+    """Whether a model is a module whose answers are functions of the point alone, as far as is known."""
+    network, facts = model.network, model.facts
+    if not isinstance(network, nn.Module) or any(part.training for part in network.modules()):
+        return False
+    known = facts.deterministic is True and facts.batch_independent is not False
+    return known and facts.answers == "gradient" and not model.oracles
+
+
+def _changed(model: Model, name: str, x: Tensor) -> Model | None:
+    """Return a model of the changed network, or None where the change does not apply or cannot be made."""
+    assert isinstance(model.network, nn.Module)
+    try:
+        network = CHANGES[name](model.network, x)
+    except Exception:  # copying and tracing run the user's code, which may raise anything
+        return None
+    if network is None:
+        return None
+    return Model(network.requires_grad_(False), model.box, facts=model.facts)
+
+
+def _asked(model: Model, x: Tensor, y: Tensor, objective: Objective) -> tuple[Evaluation, float]:
+    """Return the answer with its gradient, and the seconds it took."""
+    begin = time.perf_counter()
+    found = model.evaluate(x, y, objective, need=Need.GRADIENT)
+    float(found.value.nansum())  # waits for a device that answers later
+    return found, time.perf_counter() - begin
+
+
+def _likeness(found: Evaluation, reference: Evaluation) -> Likeness:
+    assert found.gradient is not None and reference.gradient is not None
+    mine, other = flat(found.gradient).double(), flat(reference.gradient).double()
+    cosine = nn.functional.cosine_similarity(mine, other, eps=1e-300)
+    cosine = torch.where((mine == other).all(1), 1.0, cosine)  # two zeros are alike
+    return Likeness(
+        outputs=difference(found.outputs, reference.outputs) / (size_of(reference.outputs) or 1.0),
+        changed=float((found.outputs.argmax(1) != reference.outputs.argmax(1)).double().mean()),
+        slopes=float(cosine.mean()),
+    )
+
+
+def _gain(model: Model, tried: Model, x: Tensor, y: Tensor, objective: Objective) -> float:
+    """Return how many times faster the one tried is, from the shortest times of both, taken in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for each, held in zip((model, tried), times, strict=True):
+            held.append(_asked(each, x, y, objective)[1])
+        if times[1][0] > 1.5 * times[0][0]:
+            break
+    return min(times[0]) / min(times[1])
