@@ -56,6 +56,14 @@ AllowChance = Annotated[bool, typer.Option("--allow-chance", help="Go on althoug
 Gate = Annotated[
     list[str] | None, typer.Option(metavar="RULE", help="Exit with 10 unless it holds: 'robust>=0.40', 'clean>0.9'.")
 ]
+Executor = Annotated[
+    str | None, typer.Option(help="Who computes the shards: in-process (the default), pool (processes), ray.")
+]
+Workers = Annotated[int | None, typer.Option(help="Of a pool or of Ray; one a processor if left out.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto; a local one if left out.")]
+Gpus = Annotated[float | None, typer.Option(help="Of each Ray worker, e.g. 1 or 0.5.")]
+Retries = Annotated[int | None, typer.Option(help="How often lost workers are replaced: 3.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Compute this part only; join with `runs merge`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
 Outputs = Annotated[
     list[str] | None,

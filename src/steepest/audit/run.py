@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from steepest.audit import measure
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import SCHEMA_VERSION, Plan
-from steepest.audit.data import pixel_hash
-from steepest.audit.outcome import Outcome
+from steepest.audit.executors.contract import Executor, Task
+from steepest.audit.order import Job
+from steepest.audit.parts import Part
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import Subject
 from steepest.basis.box import Box
@@ -29,77 +29,61 @@ from steepest.budgets.contract import Budget
 _LINE = 120
 """A budget's own text is shown up to this length."""
 
-GALLERY = 48
-"""How many pictures a report can show; each shard keeps its part."""
 
+def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple[Job, bool]:
+    """Return the job with its whole plan, and whether the folder held it already; a new one is written down there.
 
-def begin(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None) -> Plan:
-    """Return the whole plan: of the run that the folder holds already, or of a new one, measured and written down.
+    Args:
+        command: the text that the report gives to repeat the run.
+        count: threads of each worker of a new run.
 
     Raises:
         UsageError: the folder holds something else; nothing is touched.
     """
-    manifest = folder.claim(plan)
-    if manifest is not None:
-        return replace(plan, batch_size=manifest["plan"]["batch_size"], threads=manifest["plan"]["threads"])
-    first, x, y = subject.first
-    size = plan.batch_size or measure.batch_size(subject.model, x, y, cascade.objective.rows(first), cascade.need)
-    plan = replace(plan, batch_size=size, threads=torch.get_num_threads())
-    folder.begin(_manifest(folder, subject, cascade, plan, command))
-    return plan
+    manifest = folder.claim(job.plan)
+    continued = manifest is not None
+    if manifest is None:
+        folder.begin(_manifest(folder, replace(job, plan=_measured(job, count)), command))
+        manifest = folder.claim(job.plan)
+    assert manifest is not None
+    # What stands there counts: another process may have begun the same run a moment earlier.
+    measured = {name: manifest["plan"][name] for name in ("batch_size", "threads")}
+    return replace(job, plan=replace(job.plan, **measured)), continued
 
 
-def work(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, progress: Progress) -> None:
-    """Compute the shards that are not there yet, one after another."""
-    digest, shards = plan.digest(), torch.split(subject.ids, plan.batch_size)
-    missing = [number for number in range(len(shards)) if not folder.done(number, digest)]
-    finished = len(subject.ids) - sum(len(shards[number]) for number in missing)
+def _measured(job: Job, count: int) -> Plan:
+    """The plan with a batch size and a number of threads."""
+    cascade, (first, x, y) = job.cascade, job.subject.first
+    size = job.plan.batch_size
+    size = size or measure.batch_size(job.subject.model, x, y, cascade.objective.rows(first), cascade.need)
+    return replace(job.plan, batch_size=size, threads=count)
+
+
+def work(task: Task, hands: Executor, progress: Progress, part: Part, *, continued: bool) -> None:
+    """Have the shards of a part computed that are not there yet."""
+    shards = torch.split(task.job.subject.ids, task.job.plan.batch_size)
+    mine = part.of(len(shards))
+    absent = set(task.folder.missing(len(shards), task.job.plan.digest()))
+    missing, total = [number for number in mine if number in absent], sum(len(shards[number]) for number in mine)
+    finished = total - sum(len(shards[number]) for number in missing)
     if finished:
-        progress.say(f"continuing: {finished} of {len(subject.ids)} examples are done already")
-    progress.begin("audit", len(subject.ids))
+        progress.say(f"continuing: {finished} of {total} examples are done already")
+    if continued and missing:
+        # Another machine may be at work on this run: begin elsewhere, or both would compute the same.
+        start = secrets.randbelow(len(missing))
+        missing = missing[start:] + missing[:start]
+    progress.begin("audit", total)
     progress.advance(finished)
-    with _threads(plan.threads):
-        for number in missing:
-            ids = shards[number]
-            x, y = subject.batch(ids)
-            outcome = cascade.rows(ids).run(x, y, ids.to(x.device))
-            _keep_points(folder, number, outcome, ids, pictures=-(-GALLERY // len(shards)), everything=plan.save)
-            folder.commit(number, outcome.columns(ids, pixel_hash(x.cpu()), plan.seed), outcome.ledger, digest)
-            progress.advance(len(ids), f"{int((~outcome.broken).sum())} of the last {len(ids)} unbroken")
+    if missing:
+        with closing(hands.map_shards(task, missing, progress.say)) as found:
+            for done in found:
+                note = "" if done.unbroken is None else f"{done.unbroken} of the last {done.examples} unbroken"
+                progress.advance(done.examples, note)
     progress.end()
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use the thread count of the plan: kernels split their sums by it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _keep_points(
-    folder: RunFolder, number: int, outcome: Outcome, ids: Tensor, *, pictures: int, everything: bool
-) -> None:
-    """Keep some successes for the report's gallery, and all of them if asked to."""
-    attacked = [row for row, by in enumerate(outcome.broken_by) if by not in (None, "clean")]
-    for name, rows in (("gallery", attacked[:pictures]), ("adversarial", attacked if everything else [])):
-        if rows:
-            index = torch.tensor(rows)
-            arrays = {
-                "ids": ids[index],
-                "labels": outcome.y.cpu()[index],
-                "clean": outcome.region.x.cpu()[index],
-                "images": outcome.point.cpu()[index],
-                "predictions": outcome.prediction.cpu()[index],
-                "radius": outcome.region.norm(outcome.point).cpu()[index],
-            }
-            folder.save_arrays(f"{name}-{number:05d}", {key: array.numpy() for key, array in arrays.items()})
-
-
-def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None) -> dict[str, Any]:
+def _manifest(folder: RunFolder, job: Job, command: str | None) -> dict[str, Any]:
+    subject, cascade, plan = job.subject, job.cascade, job.plan
     first_ones = torch.equal(subject.ids, torch.arange(len(subject.ids)))
     return {
         "schema_version": SCHEMA_VERSION,
