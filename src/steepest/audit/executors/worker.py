@@ -13,10 +13,10 @@ import torch
 
 from steepest.audit.contract import Plan
 from steepest.audit.executors.contract import Task
-from steepest.audit.order import Job, opened
+from steepest.audit.order import Job, Order, opened
 from steepest.audit.shard import Done, compute
 from steepest.audit.store import RunFolder
-from steepest.basis.errors import UsageError
+from steepest.basis.errors import SteepestError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Worker:
                 f"{here} does not see the run's folder {parcel.folder}: give an --out that all machines share, a "
                 "shared folder or s3://bucket/path."
             )
-        job = opened(pickle.loads(parcel.order))
+        job = opened(_unpacked(parcel.order, here))
         differences = job.plan.differences(asdict(parcel.plan))
         if differences:
             raise UsageError(
@@ -80,3 +80,17 @@ class Worker:
                 "same files and the same version of steepest."
             )
         return replace(job, plan=parcel.plan)
+
+
+def _unpacked(order: bytes, here: str) -> Order:
+    try:
+        found = pickle.loads(order)
+    except SteepestError:
+        raise
+    except Exception as error:  # the user's objects may raise anything
+        raise UsageError(
+            f"{here} cannot open what it was sent ({type(error).__name__}: {error}): what a script or a session "
+            "defines is not there. Define it in a module that can be imported, or save the model and st.load it."
+        ) from None
+    assert isinstance(found, Order)
+    return found
