@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
+from benchmarks.executors import executors
 from benchmarks.families import families
 from benchmarks.memory import memory
 from benchmarks.overhead import overhead
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "families": families,
     "curve": curve,
     "memory": memory,
+    "executors": executors,
     "startup": startup,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
