@@ -34,6 +34,9 @@ seed = 0
 
 # out = "runs/mine"
 # save = true             # keep every adversarial example
+# executor = "pool"       # or "ray"; who computes the shards
+# workers = 4
+# address = "auto"        # of a Ray cluster; with gpus = 1 for each worker, retries = 3
 # gate = ["robust>=0.40"] # exit with 10 unless it holds
 """
 
