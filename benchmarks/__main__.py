@@ -11,6 +11,7 @@ import torch
 from benchmarks.cascade import cascade
 from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
+from benchmarks.executors import executors
 from benchmarks.families import families
 from benchmarks.memory import memory
 from benchmarks.overhead import overhead
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "families": families,
     "curve": curve,
     "memory": memory,
+    "executors": executors,
     "startup": startup,
     "cascade": cascade,
 }

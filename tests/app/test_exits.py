@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow.parquet
@@ -203,12 +203,12 @@ def test_an_attack_that_fails_is_a_crash_and_never_a_number(place: Path, monkeyp
 def test_no_space_left_in_the_middle(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, calls = pyarrow.parquet.write_table, [0]
 
-    def full(table: Any, path: Path, compression: str) -> None:
+    def full(table: Any, stream: IO[bytes], compression: str) -> None:
         calls[0] += 1
         if calls[0] == 3:
-            Path(path).write_bytes(b"half")
+            stream.write(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(table, path, compression=compression)
+        write(table, stream, compression=compression)
 
     monkeypatch.setattr(pyarrow.parquet, "write_table", full)
     result = steepest("audit", *ASK, *QUICK, "--out", "run")

@@ -22,10 +22,10 @@ WORDS = (*ASK, "--preset", "quick", "--batch-size", "4", "--seed", "2", "--save"
 SHARDS = COUNT // 4
 
 
-def started(place: Path) -> subprocess.Popen[str]:
+def started(place: Path, *more: str) -> subprocess.Popen[str]:
     """The same audit in a process of its own, with a model slow enough to be met at work."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "SLOW_NET": "0.003", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "steepest", "audit", *WORDS, "--out", "run"]
+    command = [sys.executable, "-m", "steepest", "audit", *WORDS, *more, "--out", "run"]
     return subprocess.Popen(
         command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         # A shell's background job ignores Ctrl-C and hands that on: the audit is started as a terminal would.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from steepest.app.gate import Gate, parse_gates
 from steepest.app.opening import open_budgets, open_model, open_source, target_index
 from steepest.audit.api import AuditRun
 from steepest.audit.api import audit as measure
+from steepest.audit.executors import executor_of
+from steepest.audit.order import Reopened
+from steepest.audit.parts import PartFinished
+from steepest.audit.places import Place
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
@@ -32,7 +37,13 @@ def run(given: Mapping[str, Any], *, as_json: bool, outputs: Sequence[str]) -> N
             terminal.say(note)
         gates = parse_gates(settings.gate)
         targets = exports.checked(outputs, (".html", ".json"))
-        found = _audited(settings, terminal)
+        try:
+            found = _audited(settings, terminal)
+        except PartFinished as finished:
+            terminal.say(str(finished))
+            if as_json:
+                console.show_json({"finished": settings.shard, "says": str(finished)})
+            return
     page = report(found)
     for path in targets:
         if path.suffix.lower() == ".json":
@@ -53,11 +64,18 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         parse_attacks(settings.attacks)
     objective_of(settings.objective)
     batch_size, budgets = settings.batch(), open_budgets(settings)
+    hands = executor_of(
+        settings.executor,
+        workers=settings.workers,
+        address=settings.address,
+        gpus=settings.gpus,
+        retries=settings.retries,
+    )
     source, model = open_source(settings), open_model(settings)
     target = target_index(settings.target, source.class_names)
     return measure(
         model,
-        source,
+        Reopened(here=source, again=partial(open_source, settings)),
         budgets,
         preset=settings.preset,
         attacks=settings.attacks,
@@ -68,16 +86,20 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         sample=settings.sample,
         seed=settings.seed,
         batch_size=batch_size,
+        shard_size=settings.shard_size,
         device=settings.device,
         precision=settings.precision,
         save=settings.save,
         allow_chance=settings.allow_chance,
-        command=command_line(["audit"], settings),
+        # The records of a part are part of those of the whole, which is what the report repeats.
+        command=command_line(["audit"], settings.model_copy(update={"shard": None})),
         progress=terminal,
+        executor=hands,
+        shard=settings.shard,
     )
 
 
-def show(found: AuditRun, written: Sequence[Path]) -> None:
+def show(found: AuditRun, written: Sequence[Place]) -> None:
     """Print the ledger, the headline, the curve and where the page is."""
     summary = found.summary
     rows = [

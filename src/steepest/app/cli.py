@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-runs = typer.Typer(help="List runs, or show one.", no_args_is_help=True, rich_markup_mode=None)
+runs = typer.Typer(help="List runs, show one, or join the parts of one.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(runs, name="runs")
 
 
@@ -61,6 +61,7 @@ def audit(
     sample: o.Sample = None,
     seed: o.Seed = None,
     batch_size: o.BatchSize = None,
+    shard_size: o.ShardSize = None,
     device: o.Device = None,
     precision: o.Precision = None,
     mean: o.Mean = None,
@@ -75,6 +76,12 @@ def audit(
     save: o.Save = False,
     allow_chance: o.AllowChance = False,
     gate: o.Gate = None,
+    executor: o.Executor = None,
+    workers: o.Workers = None,
+    address: o.Address = None,
+    gpus: o.Gpus = None,
+    retries: o.Retries = None,
+    shard: o.Shard = None,
     as_json: o.AsJson = False,
     output: o.Outputs = None,
 ) -> None:
@@ -195,6 +202,19 @@ def runs_show(
     from steepest.app.runs import show_run
 
     show_run(run, as_json=as_json)
+
+
+@runs.command("merge")
+@foreseen("merge again: what was copied stays")
+def runs_merge(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The folder to join them in; may be one of them.")],
+    parts: Annotated[list[str], typer.Argument(metavar="IN...", help="Folders of parts: `audit --shard i/n`.")],
+    as_json: o.AsJson = False,
+) -> None:
+    """Join the parts of a run, and write its page."""
+    from steepest.app.runs import merge_runs
+
+    merge_runs(out, parts, as_json=as_json)
 
 
 @app.command("list")

@@ -21,6 +21,8 @@ FILE = "steepest.toml"
 _PREFIX = "STEEPEST_"
 _COMMAND_LINE_ONLY = "trust_code"
 """A file that came with a download must not be able to switch this on."""
+_HANDS = ("executor", "workers", "address", "gpus", "retries", "shard")
+"""Who computes: the records do not depend on it."""
 
 
 def _numbers(value: Any) -> Any:
@@ -74,6 +76,7 @@ class Settings(BaseModel):
     sample: int | None = None
     seed: int = 0
     batch_size: Text = "auto"
+    shard_size: int | None = None
     device: str | None = None
     precision: Literal["auto", "exact"] = "auto"
     mean: Numbers | None = None
@@ -88,6 +91,12 @@ class Settings(BaseModel):
     save: bool = False
     allow_chance: bool = False
     gate: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    executor: str = "in-process"
+    workers: int | None = None
+    address: str | None = None
+    gpus: float = 0.0
+    retries: int = 3
+    shard: str | None = None
 
     def batch(self) -> int | None:
         """Return the batch size, or None where it is to be measured.
@@ -179,7 +188,7 @@ def command_line(words: Sequence[str], settings: Settings) -> str:
 
 def default_folder(settings: Settings, model_hash: str) -> Path:
     """Return runs/<model>-<data>-<hash of what was asked>: the same question finds its folder again."""
-    asked = settings.model_dump(exclude={"out", "gate", "trust_code"})
+    asked = settings.model_dump(exclude={"out", "gate", "trust_code", *_HANDS})
     digest = hashlib.sha256(json.dumps([asked, model_hash], sort_keys=True).encode()).hexdigest()
     names = (_stem(settings.model), _stem(settings.data), digest[:8])
     return Path("runs") / "-".join(names)

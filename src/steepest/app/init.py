@@ -24,6 +24,7 @@ preset = "standard"       # or "quick", "thorough"
 # sample = 1000           # or a seeded draw, each class in proportion
 seed = 0
 # batch_size = "auto"
+# shard_size = 1024       # examples computed and saved together
 # device = "cuda"
 # precision = "exact"     # search in the model itself, never in a faster twin of it
 
@@ -35,6 +36,9 @@ seed = 0
 
 # out = "runs/mine"
 # save = true             # keep every adversarial example
+# executor = "pool"       # or "ray"; who computes the shards
+# workers = 4
+# address = "auto"        # of a Ray cluster; with gpus = 1 for each worker, retries = 3
 # gate = ["robust>=0.40"] # exit with 10 unless it holds
 """
 

@@ -37,6 +37,9 @@ Limit = Annotated[int | None, typer.Option(help="Use the first N examples.")]
 Sample = Annotated[int | None, typer.Option(help="Use a seeded draw of N examples, each class in proportion.")]
 Seed = Annotated[int | None, typer.Option(help="Of all random draws; 0 if left out.")]
 BatchSize = Annotated[str | None, typer.Option(metavar="auto|N", help="auto (the default) measures it once.")]
+ShardSize = Annotated[
+    int | None, typer.Option(help="Examples computed and saved together; 16 batches, at most 1024, if left out.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; where the model lies already if left out.")]
 Precision = Annotated[
     str | None,
@@ -60,6 +63,14 @@ AllowChance = Annotated[bool, typer.Option("--allow-chance", help="Go on althoug
 Gate = Annotated[
     list[str] | None, typer.Option(metavar="RULE", help="Exit with 10 unless it holds: 'robust>=0.40', 'clean>0.9'.")
 ]
+Executor = Annotated[
+    str | None, typer.Option(help="Who computes the shards: in-process (the default), pool (processes), ray.")
+]
+Workers = Annotated[int | None, typer.Option(help="Of a pool or of Ray; one a processor if left out.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto; a local one if left out.")]
+Gpus = Annotated[float | None, typer.Option(help="Of each Ray worker, e.g. 1 or 0.5.")]
+Retries = Annotated[int | None, typer.Option(help="How often lost workers are replaced: 3.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Compute this part only; join with `runs merge`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
 Outputs = Annotated[
     list[str] | None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from steepest.app import audit, console, exports
 from steepest.audit.api import open_run
+from steepest.audit.parts import merge
+from steepest.audit.places import Place, place_of
 from steepest.audit.store import RunFolder
 from steepest.audit.tally import shown
 from steepest.basis.errors import IncompleteError, SteepestError, UsageError
@@ -33,16 +34,26 @@ def show_run(run: str, *, as_json: bool) -> None:
     audit.show(found, [page] if page.exists() else [])
 
 
+def merge_runs(out: str, parts: list[str], *, as_json: bool) -> None:
+    """Join the parts of a run, write its page and print the result; raises as `merge`."""
+    found = open_run(merge(out, parts).path)
+    page = report(found)
+    if as_json:
+        console.show_json(found.summary)
+    else:
+        audit.show(found, [page])
+
+
 def list_runs(folder: str, *, as_json: bool) -> None:
     """Print one line for each run in a folder.
 
     Raises:
         UsageError: there is no such folder.
     """
-    root = Path(folder)
+    root = place_of(folder)
     if not root.is_dir():
         raise UsageError(f"the folder {folder!r} does not exist: give the folder that holds runs, or run an audit.")
-    entries = [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())]
+    entries = [root, *sorted((entry for entry in root.iterdir() if entry.is_dir()), key=str)]
     rows = [_row(entry) for entry in entries if (entry / "manifest.json").exists()]
     if as_json:
         console.show_json({"runs": rows})
@@ -51,7 +62,7 @@ def list_runs(folder: str, *, as_json: bool) -> None:
     console.show_table(head, [_cells(row) for row in rows])
 
 
-def _row(entry: Path) -> dict[str, Any]:
+def _row(entry: Place) -> dict[str, Any]:
     """Return what is known of a run; a damaged one is listed as such, so that it hides no other."""
     row: dict[str, Any] = dict.fromkeys(("model", "data", "budget", "n", "clean", "robust"))
     try:
@@ -66,8 +77,9 @@ def _row(entry: Path) -> dict[str, Any]:
             summary = open_run(entry).summary
             row |= {"clean": summary["clean_accuracy"], "robust": summary["robust_accuracy"], "state": FINISHED}
         except IncompleteError:
-            done = sum(RunFolder(entry).part(shard).exists() for shard in range(manifest["shards"]))
-            row["state"] = f"incomplete ({done} of {manifest['shards']} shards)"
+            shards = manifest["shards"]
+            left = len(RunFolder(entry).missing(shards, manifest["plan_hash"]))
+            row["state"] = f"incomplete ({shards - left} of {shards} shards)"
     except (SteepestError, KeyError, OSError) as error:
         row["state"] = f"damaged ({type(error).__name__})"
     return {"folder": str(entry), **row}

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import torch
-from torch import Tensor
-
 from steepest.attacks.api import ObjectiveChoice
-from steepest.audit.cascade import Cascade
-from steepest.audit.contract import Plan
-from steepest.audit.data import Source, open_data, select
-from steepest.audit.fingerprints import describe, ids_digest
-from steepest.audit.presets import preset_of, rungs_of
-from steepest.audit.run import carry_out
-from steepest.audit.rungs import Rung
+from steepest.audit.executors.contract import Executor, Task
+from steepest.audit.executors.in_process import InProcess
+from steepest.audit.order import Order, Reopened, opened
+from steepest.audit.parts import Part, require_all
+from steepest.audit.places import Place
+from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
-from steepest.audit.subject import Subject, aimed, prepare
 from steepest.audit.tally import tally
 from steepest.basis.errors import UsageError
 from steepest.basis.progress import Progress, Silent
-from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
-from steepest.budgets.epsilon import largest
-from steepest.models.contract import Objective
 from steepest.models.model import Model, Network
-from steepest.models.objectives import Targeted, objective_of
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class AuditRun:
-    """A finished audit: a folder on disk and its summary.
+    """A finished audit: a folder and its summary.
 
     Attributes:
-        folder: manifest.json, results/, artifacts/.
+        folder: manifest.json, results/, artifacts/; a path, or a place in an object store.
         summary: what `steepest audit --json` prints.
 
     >>> import steepest as st
@@ -49,7 +39,7 @@ class AuditRun:
     True
     """
 
-    folder: Path
+    folder: Place
     summary: dict[str, Any]
 
     @property
@@ -83,19 +73,22 @@ def audit(
     attacks: str | None = None,
     objective: ObjectiveChoice = "scaled-ce",
     target: int | None = None,
-    out: str | Path | None = None,
+    out: str | Place | None = None,
     limit: int | None = None,
     sample: int | None = None,
     labels: Sequence[str] | None = None,
     resize: tuple[int, int] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    shard_size: int | None = None,
     device: str | None = None,
     precision: str = "auto",
     save: bool = False,
     allow_chance: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
+    shard: str | None = None,
 ) -> AuditRun:
     """Measure how many examples stay right under a budget: an upper bound on robust accuracy, with its cost.
 
@@ -110,114 +103,69 @@ def audit(
         attacks: catalogue calls separated by commas, instead of the preset's.
         objective: what is ascended: a name, an object, or a function (outputs, y) → [N].
         target: attack towards this class; examples of that class are left out.
-        out: the run's folder; a temporary one if left out.
+        out: the run's folder, or s3://bucket/path, gs://bucket/path; a temporary folder if left out.
         limit, sample: the first examples, or a seeded draw with each class in proportion.
         labels, resize: class names in the order of the model's outputs; (height, width) for images of many sizes.
         seed: of all random draws; records depend on nothing else that is random.
         batch_size: measured once if left out.
+        shard_size: examples that are computed and saved together; 16 batches, at most 1024 examples, if left out. A
+            rung of the ladder that only the closest examples enter chooses them within a shard.
         device: moves the model there first.
-        precision: "auto" searches in a faster twin of the model where a measurement finds one (batch-norm folded,
-            bfloat16, channels-last memory) and asks the model itself about every success; "exact" asks it alone.
         save: keep every adversarial example found in artifacts/.
         allow_chance: go on although the clean accuracy is what guessing gives.
         command: the text that the report gives to repeat the run.
         progress: told what happens; silent if left out.
+        executor: who computes the shards: `InProcess()` (if left out), `Pool(workers=4)`, `Ray(address="auto")`, of
+            `steepest.audit.executors`. Records do not depend on it.
+        shard: "i/n": compute the i-th of n parts only, into this or a shared `out`; needs `batch_size`.
 
     Raises:
         UsageError, DataError, ModelError: what was asked, the data or the model do not fit; nothing is written.
-        IncompleteError: no space is left; what is finished is kept.
+        IncompleteError: no space is left, workers were lost, a store does not answer; what is finished is kept.
+        PartFinished: with `shard`: this part is finished, and others are not there yet; see `merge`.
     """
-    source = open_data(data, labels=labels, resize=resize)
-    chosen = objective_of(objective) if target is None else Targeted(objective, target)
-    ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
-    subject = prepare(model, source, ids, device, allow_chance=allow_chance)
-    subject = subject if target is None else aimed(subject, target)
-    budgets = _budgets(budget, (len(source), *source.shape))
-    epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
-    rungs, subject = _climbed(attacks, preset, budgets[-1], subject)
-    cascade = Cascade(
-        model=subject.model,
-        twin=subject.model,
-        budgets=budgets,
-        epsilons=epsilons,
-        rungs=rungs,
-        objective=chosen,
-        factors=torch.tensor(factors, dtype=torch.float64),
-        seed=seed,
-    )
-    plan = Plan(
-        model=subject.model.facts.sha256,
-        data=source.sha256(),
-        input=subject.usage(),
-        ids_hash=ids_digest(subject.ids),
-        count=len(subject.ids),
-        budgets=tuple(describe(one) for one in budgets),
-        objective=objective if isinstance(objective, str) else describe(chosen),
-        preset=preset if attacks is None else "custom",
-        attacks=tuple(rung.text for rung in rungs),
-        factors=factors,
+    seen, part = progress or Silent(), None if shard is None else Part.parse(shard)
+    if part is not None and batch_size is None:
+        raise UsageError(f"shard={shard!r} needs batch_size=N: measured ones may differ between the parts of a run.")
+    order = Order(
+        model=Reopened(here=model, again=model.origin) if isinstance(model, Model) and model.origin else model,
+        data=data,
+        budget=budget,
+        preset=preset,
+        attacks=attacks,
+        objective=objective,
         target=target,
+        limit=limit,
+        sample=sample,
+        labels=labels,
+        resize=resize,
         seed=seed,
-        save=save,
-        version=VERSION,
-        batch_size=batch_size or 0,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        device=device,
         precision=precision,
+        save=save,
+        allow_chance=allow_chance,
     )
-    folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
-    return open_run(carry_out(folder, subject, cascade, plan, command, progress or Silent()))
+    job = opened(order)
+    folder = RunFolder(out or tempfile.mkdtemp(prefix="steepest-"))
+    job.subject.tell(seen)
+    hands = executor or InProcess()
+    job, continued = begin(folder, job, command, hands.threads(order))
+    work(Task(folder=folder, order=order, job=job), hands, seen, part or Part(), continued=continued)
+    if part is not None:
+        require_all(folder, part)
+    return open_run(folder.path)
 
 
-def open_run(path: str | Path) -> AuditRun:
+def open_run(path: str | Place) -> AuditRun:
     """Return a finished run from its folder.
 
     Raises:
         UsageError: the folder is not a run.
         IncompleteError: shards are missing.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(path)
     manifest = folder.manifest()
     shards = manifest["shards"]
     return AuditRun(folder.path, tally(folder.table(shards), folder.ledger(shards), manifest))
-
-
-def _climbed(attacks: str | None, preset: str, budget: Budget, subject: Subject) -> tuple[tuple[Rung, ...], Subject]:
-    """Return the rungs, and the subject with a note on those that the budget leaves out."""
-    rungs, left_out = rungs_of(attacks, preset, budget, subject.model.facts.answers)
-    return rungs, replace(subject, notes=(*subject.notes, *left_out))
-
-
-def _attackable(source: Source, ids: Tensor, objective: Objective) -> Tensor:
-    """Leave out what already has the label that the attacks aim at."""
-    if not isinstance(objective, Targeted):
-        return ids
-    target = torch.as_tensor(objective.target).expand(len(source)).cpu()
-    left = ids[source.labels[ids] != target[ids]]
-    if not left.numel():
-        raise UsageError("no example is left to attack: all have the target's label. Give another target.")
-    return left
-
-
-def _grid(factors: Sequence[float], budgets: Sequence[Budget]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the audited ε, and the curve's grid with each of them on it, in units of the largest."""
-    epsilons = tuple(largest(one.epsilon) for one in budgets)
-    audited = [epsilon / epsilons[-1] for epsilon in epsilons if epsilons[-1] > 0]
-    return epsilons, tuple(sorted({round(factor, 12): factor for factor in (*audited, *factors)}.values()))
-
-
-def _budgets(budget: Budget | Sequence[Budget], shape: tuple[int, ...]) -> tuple[Budget, ...]:
-    """Return the budgets in rising order; a success at one must be a success at the next, so they must be nested."""
-    given = list(budget) if isinstance(budget, Sequence) else [budget]
-    if not given:
-        raise UsageError("no budget was given: give one such as st.Linf(8 / 255), or several sizes of one kind.")
-    for one in given:
-        if not hasattr(one, "fitted"):
-            raise UsageError(f"budget={one!r} is not a budget: give one such as st.Linf(8 / 255), st.L2(0.5).")
-    fitted = sorted((one.fitted(shape) for one in given), key=lambda one: largest(one.epsilon))
-    for small, large in pairwise(fitted):
-        alike = describe(small.scaled(0.0)) == describe(large.scaled(0.0))
-        if not alike or bool((torch.as_tensor(small.epsilon) > torch.as_tensor(large.epsilon)).any()):
-            raise UsageError(
-                f"{small!r} and {large!r} are not sizes of one kind: with several budgets each must hold the one "
-                "before. Audit them one by one."
-            )
-    return tuple(fitted)

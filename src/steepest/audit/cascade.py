@@ -25,7 +25,7 @@ from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
-from steepest.models.contract import Need, Objective
+from steepest.models.contract import Count, Need, Objective
 from steepest.models.estimated import Estimated
 from steepest.models.model import Model
 from steepest.models.objectives import Targeted
@@ -181,8 +181,8 @@ class Cascade:
         def ask(rows: Tensor) -> None:
             classes, _, found = nearest_classes(here.rows(rows))
             outcome.learn_aims(rows, classes, found)
-            stage.forwards += int((found.forwards + torch.zeros_like(rows)).sum())
-            stage.backwards += rows.numel() * found.backwards
+            stage.forwards += _total(found.forwards, rows)
+            stage.backwards += _total(found.backwards, rows)
 
         with _stage(outcome, "rank", epsilon) as (stage, rows):
             batches.each(rows, ask)
@@ -215,6 +215,11 @@ class Cascade:
         kept = asked[stands]
         outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
         stage.broken += kept.numel()
+
+
+def _total(count: Count, rows: Tensor) -> int:
+    """Return the sum over `rows` of a count that is one for all or one for each."""
+    return int(torch.as_tensor(count).expand(rows.shape).sum())
 
 
 @contextmanager

@@ -4,127 +4,95 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from steepest.audit import measure
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import SCHEMA_VERSION, Plan
-from steepest.audit.data import pixel_hash
-from steepest.audit.outcome import Outcome
+from steepest.audit.executors.contract import Executor, Task
+from steepest.audit.order import Job
+from steepest.audit.parts import Part
 from steepest.audit.store import RunFolder
 from steepest.audit.subject import Subject
 from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
 from steepest.budgets.contract import Budget
-from steepest.models.prepare import prepare, prepared
+from steepest.models.prepare import Preparation, prepare
 
 _LINE = 120
 """A budget's own text is shown up to this length."""
 
-GALLERY = 48
-"""How many pictures a report can show; each shard keeps its part."""
+_BATCHES, _SHARD = 16, 1024
+"""Batches in a shard, so that the few examples that late rungs leave still fill some; at most so many examples."""
 
 
-def carry_out(
-    folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None, progress: Progress
-) -> Path:
-    """Begin or continue the run of a plan in its folder, finish it, and return where it is; raises as `begin`."""
-    subject.tell(progress)
-    whole, ready = begin(folder, subject, cascade, plan, command)
-    work(folder, subject, ready, whole, progress)
-    return folder.path
+def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple[Job, bool]:
+    """Return the job with its whole plan, and whether the folder held it already; a new one is written down there.
 
-
-def begin(
-    folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None
-) -> tuple[Plan, Cascade]:
-    """Return the whole plan, of the run that the folder holds or of a new one, and the cascade with its twin.
-
-    What a new run needs is measured and written down: the batch size, and what is searched in.
+    Args:
+        command: the text that the report gives to repeat the run.
+        count: threads of each worker of a new run.
 
     Raises:
         UsageError: the folder holds something else; nothing is touched.
     """
-    manifest = folder.claim(plan)
-    if manifest is not None:
-        held = manifest["plan"]
-        twin = prepared(subject.model, held["prepared"], subject.first[1])
-        measured = {name: held[name] for name in ("batch_size", "threads")}
-        return replace(plan, **measured, prepared=tuple(held["prepared"])), replace(cascade, twin=twin)
-    first, x, y = subject.first
-    size = plan.batch_size or measure.batch_size(subject.model, x, y, cascade.objective.rows(first), cascade.need)
-    rows = torch.arange(min(size, len(subject.ids)), device=x.device) % len(x)
-    objective = cascade.objective.rows(first).rows(rows)
-    found = prepare(subject.model, x[rows], y[rows], objective, exact=plan.precision == "exact")
-    plan = replace(plan, batch_size=size, threads=torch.get_num_threads(), prepared=found.changes)
-    manifest = _manifest(folder, subject, cascade, plan, command)
-    facts = {name: getattr(found, name) for name in ("speedup", "difference", "seconds")}
-    folder.begin(manifest | {"preparation": {"changes": list(found.changes), **facts}})
-    return plan, replace(cascade, twin=found.model)
+    manifest = folder.claim(job.plan)
+    continued = manifest is not None
+    if manifest is None:
+        plan, found = _measured(job, count)
+        folder.begin(_manifest(folder, replace(job, plan=plan), command, found))
+        manifest = folder.claim(job.plan)
+    assert manifest is not None
+    # What stands there counts: another process may have begun the same run a moment earlier.
+    held = manifest["plan"]
+    measured = {name: held[name] for name in ("batch_size", "shard_size", "threads")}
+    return job.planned(replace(job.plan, **measured, prepared=tuple(held["prepared"]))), continued
 
 
-def work(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, progress: Progress) -> None:
-    """Compute the shards that are not there yet, one after another."""
-    digest, shards = plan.digest(), torch.split(subject.ids, plan.shard_size)
-    missing = [number for number in range(len(shards)) if not folder.done(number, digest)]
-    finished = len(subject.ids) - sum(len(shards[number]) for number in missing)
+def _measured(job: Job, count: int) -> tuple[Plan, Preparation]:
+    """The plan with what is found out once: sizes, a number of threads, and what is searched in."""
+    plan, model, (first, x, y) = job.plan, job.subject.model, job.subject.first
+    objective = job.cascade.objective.rows(first)
+    size = plan.batch_size or measure.batch_size(model, x, y, objective, job.cascade.need)
+    rows = torch.arange(min(size, len(job.subject.ids)), device=x.device) % len(x)
+    found = prepare(model, x[rows], y[rows], objective.rows(rows), exact=plan.precision == "exact")
+    shard = plan.shard_size or max(size, min(_BATCHES * size, _SHARD))
+    return replace(plan, batch_size=size, shard_size=shard, threads=count, prepared=found.changes), found
+
+
+def work(task: Task, hands: Executor, progress: Progress, part: Part, *, continued: bool) -> None:
+    """Have the shards of a part computed that are not there yet."""
+    shards = torch.split(task.job.subject.ids, task.job.plan.shard_size)
+    mine = part.of(len(shards))
+    absent = set(task.folder.missing(len(shards), task.job.plan.digest()))
+    missing, total = [number for number in mine if number in absent], sum(len(shards[number]) for number in mine)
+    finished = total - sum(len(shards[number]) for number in missing)
     if finished:
-        progress.say(f"continuing: {finished} of {len(subject.ids)} examples are done already")
-    progress.begin("audit", len(subject.ids))
+        progress.say(f"continuing: {finished} of {total} examples are done already")
+    if continued and missing:
+        # Another machine may be at work on this run: begin elsewhere, or both would compute the same.
+        start = secrets.randbelow(len(missing))
+        missing = missing[start:] + missing[:start]
+    progress.begin("audit", total)
     progress.advance(finished)
-    cascade = replace(cascade, batch=plan.batch_size)
-    with _threads(plan.threads):
-        for number in missing:
-            ids = shards[number]
-            x, y = subject.batch(ids)
-            outcome = cascade.rows(ids).run(x, y, ids.to(x.device))
-            _keep_points(folder, number, outcome, ids, pictures=-(-GALLERY // len(shards)), everything=plan.save)
-            folder.commit(number, outcome.columns(ids, pixel_hash(x.cpu()), plan.seed), outcome.ledger, digest)
-            progress.advance(len(ids), f"{int((~outcome.broken).sum())} of the last {len(ids)} unbroken")
+    if missing:
+        with closing(hands.map_shards(task, missing, progress.say)) as found:
+            for done in found:
+                note = "" if done.unbroken is None else f"{done.unbroken} of the last {done.examples} unbroken"
+                progress.advance(done.examples, note)
     progress.end()
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use the thread count of the plan: kernels split their sums by it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _keep_points(
-    folder: RunFolder, number: int, outcome: Outcome, ids: Tensor, *, pictures: int, everything: bool
-) -> None:
-    """Keep some successes for the report's gallery, and all of them if asked to."""
-    attacked = [row for row, by in enumerate(outcome.broken_by) if by not in (None, "clean")]
-    for name, rows in (("gallery", attacked[:pictures]), ("adversarial", attacked if everything else [])):
-        if rows:
-            index = torch.tensor(rows)
-            arrays = {
-                "ids": ids[index],
-                "labels": outcome.y.cpu()[index],
-                "clean": outcome.region.x.cpu()[index],
-                "images": outcome.point.cpu()[index],
-                "predictions": outcome.prediction.cpu()[index],
-                "radius": outcome.region.norm(outcome.point).cpu()[index],
-            }
-            folder.save_arrays(f"{name}-{number:05d}", {key: array.numpy() for key, array in arrays.items()})
-
-
-def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None) -> dict[str, Any]:
+def _manifest(folder: RunFolder, job: Job, command: str | None, found: Preparation) -> dict[str, Any]:
+    subject, cascade, plan = job.subject, job.cascade, job.plan
     first_ones = torch.equal(subject.ids, torch.arange(len(subject.ids)))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -152,7 +120,11 @@ def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan,
         "box": repr(subject.model.box),
         "limits": _limits(subject.model.box),
         "notes": list(subject.notes),
-        "measured": {"batch_size": plan.batch_size, "threads": plan.threads},
+        "measured": {"batch_size": plan.batch_size, "shard_size": plan.shard_size, "threads": plan.threads},
+        "preparation": {
+            "changes": list(found.changes),
+            **{name: getattr(found, name) for name in ("speedup", "difference", "seconds")},
+        },
         "versions": {name: version(name) for name in ("torch", "numpy", "pyarrow", "onnxruntime")}
         | {"steepest": plan.version, "python": platform.python_version()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "device": subject.device_name()},
@@ -178,6 +150,6 @@ def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(plan.attacks)!r}"
     return (
         f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
-        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, precision={plan.precision!r})  "
-        f"# {plan.count} examples"
+        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, shard_size={plan.shard_size}, "
+        f"precision={plan.precision!r})  # {plan.count} examples"
     )

@@ -32,8 +32,7 @@ class Rung:
         work: what is run.
         rank: aims at the class of this rank, 0 the nearest by linearised distance; None: at no class.
         closest: so large a share of the unbroken examples enters, those with the smallest margins left.
-        probe: so large a share of those, drawn at random, enters first; the others follow if one of it falls. None: all at
-            once.
+        probe: so large a share of those, drawn at random, enters first, and the others if one of it falls. None: all.
         after: the name of an earlier rung: where that has broken an example of the shard, all enter at once.
         kinds: the kinds of budget for which it is meant; none named: all that the attack serves.
     """

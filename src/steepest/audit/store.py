@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import IO, Any, final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from steepest.audit import places
 from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage
+from steepest.audit.places import Place, StorePath, place_of
 from steepest.basis.errors import DataError, IncompleteError, UsageError
 
 _PLAN_KEY, _STAGES_KEY = b"steepest_plan", b"steepest_stages"
+_CONNECTIONS = 16
 
 
 @final
 class RunFolder:
-    """Reads and writes one run; whatever is written appears whole or not at all.
+    """Reads and writes one run, on a disk or in an object store; whatever is written appears whole or not at all.
 
     Raises:
         UsageError: the folder is not a run, or belongs to another plan; names the differences.
-        IncompleteError: the disk is full; what is finished stays.
+        IncompleteError: the disk is full, or the store does not answer; what is finished stays.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Place) -> None:
+        self.path = place_of(path)
 
     @property
-    def manifest_path(self) -> Path:
+    def manifest_path(self) -> Place:
         """Where the manifest lies."""
         return self.path / "manifest.json"
 
@@ -45,7 +49,7 @@ class RunFolder:
             UsageError: there is none, or it cannot be read.
         """
         try:
-            found = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            found = json.loads(self.manifest_path.read_bytes().decode("utf-8"))
         except FileNotFoundError:
             raise UsageError(f"{self.path} is not a run: it has no manifest.json. See `steepest runs list`.") from None
         except (json.JSONDecodeError, UnicodeDecodeError):
@@ -69,30 +73,39 @@ class RunFolder:
                     "folder only if its results are not needed."
                 )
             return manifest
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file: give a new or empty folder as --out.")
-        if self.path.exists() and any(entry.name not in _HARMLESS for entry in self.path.iterdir()):
-            raise UsageError(f"{self.path} is not empty and is not a run. Give a new or empty folder as --out.")
+        self.require_new()
         return None
 
-    def begin(self, manifest: dict[str, Any]) -> None:
-        """Create the folder and its manifest."""
-        for part in ("results", "artifacts"):
-            _disk(partial((self.path / part).mkdir, parents=True, exist_ok=True), self.path)
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True)
-        self._replace(self.manifest_path, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    def require_new(self) -> None:
+        """Raise unless the folder is new or empty.
 
-    def part(self, shard: int) -> Path:
+        Raises:
+            UsageError: it is a file, or holds something.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file: give a new or empty folder as --out.")
+        if self.path.exists() and any(not _harmless(entry.name) for entry in self.path.iterdir()):
+            raise UsageError(f"{self.path} is not empty and is not a run. Give a new or empty folder as --out.")
+
+    def begin(self, manifest: dict[str, Any]) -> None:
+        """Create the folder and its manifest; the manifest that another process put there in the meantime stays."""
+        if isinstance(self.path, Path):
+            for part in ("results", "artifacts"):
+                _disk(partial((self.path / part).mkdir, parents=True, exist_ok=True), self.path)
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        _disk(partial(places.create, self.manifest_path, text.encode()), self.path)
+
+    def part(self, shard: int) -> Place:
         """Return where the records of a shard lie."""
         return self.path / "results" / f"part-{shard:05d}.parquet"
 
     def done(self, shard: int, digest: str) -> bool:
         """Return whether the shard's file exists, is whole and carries the plan's digest."""
-        try:
-            found = pq.read_schema(self.part(shard)).metadata or {}
-        except (FileNotFoundError, pa.ArrowInvalid, OSError):
-            return False
-        return bool(found.get(_PLAN_KEY) == digest.encode())
+        return self._read(digest, shard) is not None
+
+    def missing(self, shards: int, digest: str) -> list[int]:
+        """Return the shards that are not done."""
+        return [shard for shard, found in enumerate(self._parts(shards, digest)) if found is None]
 
     def commit(self, shard: int, columns: dict[str, list[Any]], stages: list[Stage], digest: str) -> None:
         """Write the records and the ledger of a shard."""
@@ -104,22 +117,18 @@ class RunFolder:
             }
         )
         table = pa.table(columns, schema=schema)
-        self._replace(self.part(shard), lambda path: pq.write_table(table, path, compression="zstd"))
+        self.write(self.part(shard), lambda stream: pq.write_table(table, stream, compression="zstd"))
 
-    def save_arrays(self, name: str, arrays: dict[str, Any]) -> Path:
+    def save_arrays(self, name: str, arrays: dict[str, Any]) -> None:
         """Write arrays to artifacts/`name`.npz."""
-        path = self.path / "artifacts" / f"{name}.npz"
+        place = self.path / "artifacts" / f"{name}.npz"
+        self.write(place, lambda stream: np.savez_compressed(stream, **arrays))
 
-        def write(beside: Path) -> None:
-            with beside.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-
-        self._replace(path, write)
-        return path
-
-    def arrays(self, pattern: str) -> list[Path]:
+    def arrays(self, pattern: str) -> list[Place]:
         """Return the array files in artifacts/ whose names match, sorted."""
-        return sorted((self.path / "artifacts").glob(pattern))
+        folder = self.path / "artifacts"
+        found = [place for place in folder.iterdir() if fnmatch(place.name, pattern)] if folder.exists() else []
+        return sorted(found, key=lambda place: place.name)
 
     def table(self, shards: int) -> pa.Table:
         """Return all records, sorted by example id.
@@ -127,44 +136,53 @@ class RunFolder:
         Raises:
             IncompleteError: shards are missing; the same command again finishes them.
         """
-        missing = [shard for shard in range(shards) if not self.part(shard).exists()]
+        found = self._parts(shards, self.manifest()["plan_hash"])
+        parts = [part.replace_schema_metadata(None) for part in found if part is not None]
+        missing = shards - len(parts)
         if missing:
             raise IncompleteError(
-                f"{self.path} is incomplete: {len(missing)} of {shards} shards are missing. "
+                f"{self.path} is incomplete: {missing} of {shards} shards are missing. "
                 "Run the same command again; it continues where it stopped."
             )
-        parts = [pq.read_table(self.part(shard)).replace_schema_metadata(None) for shard in range(shards)]
         return pa.concat_tables(parts).sort_by("example_id") if parts else RECORD.empty_table()
 
     def ledger(self, shards: int) -> list[Stage]:
         """Return the stages in order, each added up over all shards."""
         total: dict[tuple[str, float], Stage] = {}
-        for shard in range(shards):
-            found = (pq.read_schema(self.part(shard)).metadata or {}).get(_STAGES_KEY, b"[]")
-            for row in json.loads(found):
+        for part in self._parts(shards, self.manifest()["plan_hash"]):
+            for row in json.loads(part.schema.metadata.get(_STAGES_KEY, b"[]") if part else b"[]"):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
                 for key in ("entered", "broken", "proven", "forwards", "backwards", "seconds"):
                     setattr(stage, key, getattr(stage, key) + row[key])
                 stage.notes = tuple(dict.fromkeys((*stage.notes, *row["notes"])))
         return list(total.values())
 
-    def _replace(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write beside, flush to the disk, then rename: a reader sees the old file or the whole new one."""
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    def write(self, place: Place, content: bytes | Callable[[IO[bytes]], object]) -> None:
+        """Write a file of the run: a reader sees the old one or the whole new one."""
+        _disk(partial(places.write, place, content), self.path)
+
+    def _parts(self, shards: int, digest: str) -> list[pa.Table | None]:
+        """Read all shards; a store answers many requests at once."""
+        if isinstance(self.path, StorePath):
+            with ThreadPoolExecutor(_CONNECTIONS) as pool:
+                return list(pool.map(partial(self._read, digest), range(shards)))
+        return [self._read(digest, shard) for shard in range(shards)]
+
+    def _read(self, digest: str, shard: int) -> pa.Table | None:
+        """Return the records of a shard, None unless they are whole and carry the plan's digest."""
         try:
-            _disk(lambda: write(beside), self.path)
-            with beside.open("rb") as stream:
-                os.fsync(stream.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+            found = pq.read_table(pa.BufferReader(self.part(shard).read_bytes()))
+        except (pa.ArrowInvalid, OSError):
+            return None
+        return found if (found.schema.metadata or {}).get(_PLAN_KEY) == digest.encode() else None
 
 
-_HARMLESS = {".DS_Store", "results", "artifacts"}
-"""What a start that was cut off before its manifest leaves behind."""
+def _harmless(name: str) -> bool:
+    """Whether a start that was cut off before its manifest, or is still there, leaves this behind."""
+    return name in (".DS_Store", "results", "artifacts") or (name.startswith(".manifest.") and name.endswith(".tmp"))
 
 
-def _disk(action: Callable[[], object], folder: Path) -> None:
+def _disk(action: Callable[[], object], folder: Place) -> None:
     try:
         action()
     except OSError as error:

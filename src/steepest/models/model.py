@@ -36,6 +36,9 @@ class Model:
         facts: what is known of it; filled in by the loaders.
         oracles: how questions are answered, the innermost first; none: by asking once.
 
+    Attributes:
+        origin: the call that loads the model again from its file, for another process; None for what was made here.
+
     Raises:
         ModelError: when asked: the outputs are not [N, K] with K ≥ 2.
 
@@ -58,6 +61,7 @@ class Model:
         self.box = Box.of(box)
         self.facts = facts or Facts(source=type(network).__name__)
         self.oracles = oracles
+        self.origin: Callable[[], Model] | None = None
         self._borrowed = False
         self._half = _half_precision(network)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from steepest.audit import places
+from steepest.audit.places import Place
 from steepest.basis.errors import DataError, UsageError
 from steepest.report import charts, gallery, tables, wording
 from steepest.report.contract import Triple
@@ -45,19 +46,18 @@ def render(summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Seq
     return template.render(**context, cards=_shown(gallery, empty), total=len(gallery))
 
 
-def write(path: Path, summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Sequence[Triple] = ()) -> Path:
+def write(
+    path: Place, summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Sequence[Triple] = ()
+) -> Place:
     """Write the report of a run to `path` and return it; a reader sees the old page or the new one, never half.
 
     Raises:
         UsageError: the folder is missing, cannot be written or is full; nothing is left behind.
     """
     page = render(summary, manifest, gallery)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_text(page, encoding="utf-8", newline="\n")
-        beside.replace(path)
+        places.write(path, page.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UsageError(
             f"cannot write the report to {str(path)!r} ({error.strerror}): the path must be a file in an existing "
             "folder with space left. Make the folder, free some space, or choose another path."

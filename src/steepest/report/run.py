@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from steepest.audit.api import AuditRun, open_run
+from steepest.audit.places import Place
 from steepest.audit.store import RunFolder
 from steepest.audit.tally import name_of
 from steepest.basis.errors import DataError
@@ -21,11 +23,11 @@ from steepest.report.page import write
 _KEYS = ("ids", "labels", "clean", "images", "predictions")
 
 
-def report(run: AuditRun | str | Path, path: str | Path | None = None) -> Path:
+def report(run: AuditRun | str | Place, path: str | Path | None = None) -> Place:
     """Write the page of a finished run, a pure function of its folder, and return where it is.
 
     Args:
-        run: what `st.audit` returned, or the run's folder.
+        run: what `st.audit` returned, or the run's folder, also s3:// or gs://.
         path: of the page; report.html in the run's folder if left out.
 
     Raises:
@@ -59,9 +61,9 @@ def triples(folder: RunFolder, manifest: Mapping[str, Any]) -> list[Triple]:
     return found[: gallery.MOST]
 
 
-def _examples(file: Path) -> Iterator[dict[str, Any]]:
+def _examples(file: Place) -> Iterator[dict[str, Any]]:
     try:
-        with np.load(file, allow_pickle=False) as held:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as held:
             arrays = {key: held[key] for key in held.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         raise DataError(f"{file} is damaged: delete it and the report will do without it.") from None

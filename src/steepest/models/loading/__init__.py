@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from steepest.basis.box import Bound, Box
@@ -75,7 +76,10 @@ def load(
         if mean is None or std is None:
             note = "no mean was given: 0 is used" if mean is None else "no std was given: 1 is used"
             facts = replace(facts, notes=(*facts.notes, note))
-    return Model(network, limits, facts=facts)
+    model = Model(network, limits, facts=facts)
+    given = partial(load, source, box=box, mean=mean, std=std, weights=weights)
+    model.origin = partial(given, trust_code=trust_code, input_shape=input_shape)
+    return model
 
 
 def _from_file(
