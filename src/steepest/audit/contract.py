@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from steepest.basis.errors import unknown
+from steepest.basis.errors import UsageError, unknown
 
 SCHEMA_VERSION = 1
 
@@ -46,6 +46,9 @@ repeat; `forwards` and `backwards` count passes of either."""
 
 PRECISIONS = ("auto", "exact")
 """Whether the attacks may search in a faster twin of the model."""
+
+_MEASURED = ("batch_size", "shard_size", "threads", "prepared")
+"""Fields of a plan that are found out once where they were left out."""
 
 BLIND = ("zero_gradient", "nonfinite")
 """The statuses of examples that could not be attacked as they should have been."""
@@ -96,6 +99,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+        for name in ("batch_size", "shard_size"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)} is not allowed: give a number of at least 1.")
 
     def digest(self) -> str:
         """Return the sha256 of the plan."""
@@ -106,7 +112,7 @@ class Plan:
         found = []
         for field in fields(self):
             mine, theirs = _plain(getattr(self, field.name)), _plain(other.get(field.name))
-            if field.name not in ("batch_size", "threads", "prepared") and mine != theirs:
+            if field.name not in _MEASURED and mine != theirs:
                 found.append(f"{field.name}: {_short(theirs)} → {_short(mine)}")
         return found
 
