@@ -44,8 +44,8 @@ def executors(effort: float = 1.0) -> Result:
         note=f"Whole calls of `st.audit(..., attacks='pgd(steps={STEPS})', batch_size={BATCH})` of ResNet-18 from a "
         f"factory on {SHARDS * BATCH} images, the start of the processes and every worker's own look at model and data "
         f"included; each worker has one thread. One worker of a pool took {one:.0f} s, two {two:.0f} s. Records are "
-        "compared and equal. Seconds of the processor show what the second worker costs, also on a busy machine: half of "
-        "their ratio is the least that the time can come to.",
+        "compared and equal. Seconds of the processor show what the second worker costs, also on a busy machine: half "
+        "of their ratio is the least that the time can come to.",
         rows=(
             *(
                 Row(what=_NAMES[what], against=_NAMES[against], value=_ratio(seconds, what, against), target=target)
