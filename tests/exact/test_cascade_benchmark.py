@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.cascade import CASCADE, Comparison, as_measured, result, variants
+from benchmarks.cascade import CASCADE, LOSSES, ORDERS, Comparison, as_measured, result, variants
 from benchmarks.subjects import Subject
 from benchmarks.trained import ADVERSARIAL, PLAIN, network
 from torch import nn
 
 import steepest as st
-from steepest.audit.presets import PRESETS, parse_attacks
+from steepest.attacks.api import pose
+from steepest.attacks.ranking import nearest_classes
+from steepest.audit import cascade
+from steepest.audit.presets import PRESETS
 
 SUBJECT = Subject(name="plane", epsilon=0.1, shown="0.1", files=(), opened=lambda: st.Model(nn.Identity()))
 
@@ -59,7 +62,9 @@ def test_missed_examples_and_the_total_ratio(run: st.AuditRun) -> None:
     measured = result(comparisons)
     assert measured.table is not None
     assert [line[-2:] for line in measured.table.lines] == [("15.0", "+1 (−1 +2)"), ("3.0", "-1 (−1 +0)"), ("9.0", "")]
-    assert [(row.value, row.reached) for row in measured.rows] == [(9.0, False), (1, False), (-1, True)]
+    assert [(row.value, row.reached) for row in measured.rows] == [
+        (9.0, False), (15.0, False), (3.0, False), (1, False), (-1, True),
+    ]  # fmt: skip
 
 
 def test_nothing_here_is_said_and_not_measured() -> None:
@@ -71,9 +76,26 @@ def test_settings_name_their_weights() -> None:
     assert network()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_each_variant_lacks_one_attack() -> None:
-    calls = PRESETS[CASCADE.preset].attacks
-    first, *others = variants()
-    assert (first, len(others)) == (CASCADE, len(calls))
-    for left_out, variant in zip(calls, others, strict=True):
-        assert parse_attacks(variant.attacks or "") == tuple(call for call in calls if call != left_out)
+def test_variants_lack_one_rung_or_ascend_another_loss_or_order_the_classes_otherwise() -> None:
+    rungs, found = CASCADE.rungs, variants()
+    without = found[1 : 1 + len(rungs)]
+    assert found[0] == CASCADE and [one.rungs for one in without] == [
+        tuple(rung for rung in rungs if rung != left_out) for left_out in rungs
+    ]
+    for loss, one in zip(LOSSES, found[1 + len(rungs) :], strict=False):
+        changed = [rung for rung in one.rungs if rung not in rungs]
+        assert [rung.name for rung in changed] == ["ascent"] and f"objective={loss!r}" in changed[0].work.call
+    assert [one.name for one in found[-len(ORDERS) :]] == ["likeliest class first", "random class first"]
+
+
+def test_a_variant_is_a_preset_while_it_runs_and_its_order_is_used() -> None:
+    y, x = torch.zeros(3, dtype=torch.int64), torch.rand(3, 4)
+    model = st.Model(torch.nn.Linear(4, 5))
+    problem = pose(model, x, y, st.Linf(0.1))
+    likeliest = variants()[-2]
+    with likeliest.preset() as name:
+        assert PRESETS[name].rungs == CASCADE.rungs
+        classes, _, found = cascade.nearest_classes(problem)
+        ahead = found.outputs.gather(1, classes)
+        assert torch.equal(ahead, ahead.sort(dim=1, descending=True).values)
+    assert likeliest.name not in PRESETS and cascade.nearest_classes is nearest_classes
