@@ -37,7 +37,7 @@ def _rung(name: str, call: str, **who: Any) -> Rung:
     return Rung(name=name, work=ATTACKS.build(call), **who)
 
 
-_COUNTED = ("l0", "tabular")
+_COUNTED = ("l0", "pixels", "tabular")
 """Kinds of budget that count changes, where single changes do what windows of squares do for the others."""
 
 
