@@ -69,6 +69,8 @@ PRESETS = {
             _rung("closer 1", "apgd(steps=100, targets=1)", rank=0, closest=0.1),
             _rung("closer 2", "apgd(steps=100, targets=1)", rank=1, closest=0.1),
             _rung("closer 3", "md", closest=0.1),
+            _rung("closer 4", "apgd(steps=100, targets=1)", rank=0, closest=0.5, probe=0, after="closer 1"),
+            _rung("closer 5", "apgd(steps=100, targets=1)", rank=1, closest=0.5, probe=0, after="closer 2"),
             _rung("sentinel", "square(queries=500, rescale=True)", probe=0.04),
         ),
         factors=_SIXTEENTHS,
