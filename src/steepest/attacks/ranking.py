@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -15,14 +17,13 @@ def nearest_classes(problem: Problem, most: int = 9) -> tuple[Tensor, Tensor, Ev
 
     The reach of class k is ρ_k = (z_y − z_k) / sup over the region of ⟨∇(z_k − z_y), δ⟩, both at x: the multiple of
     the region's own first-order gain that is needed, ∞ where nothing is gained. On a linear model the example can be
-    moved to class k exactly where ρ_k ≤ 1. Candidates are the `most` likeliest wrong classes; one forward gives their
-    order, one more and a backward for each of them and for y give the gradients.
+    moved to class k exactly where ρ_k ≤ 1. Candidates are the `most` likeliest wrong classes: one forward gives their
+    order where `problem.clean` does not, one more and a backward for each of them and for y give the gradients.
 
     Source: ordering targets by linearised distance is Melamed et al. 2024 (MALT); the region's support takes the
     place of a norm, so that every budget and the box count.
     """
-    problem_clean = problem.clean
-    outputs = problem.model.logits(problem.region.x) if problem_clean is None else problem_clean
+    outputs = problem.model.logits(problem.region.x) if problem.clean is None else problem.clean
     rivals = likeliest_wrong(outputs, problem.y)[:, :most]
     classes = torch.cat([problem.y.long()[:, None], rivals], 1)
     found = problem.model.answer(problem.question(problem.region.x, Ask(need=Need.JACOBIAN, classes=classes)))
@@ -34,4 +35,5 @@ def nearest_classes(problem: Problem, most: int = 9) -> tuple[Tensor, Tensor, Ev
         (gain > 0) & gaps.isfinite(), gaps.double() / gain.clamp_min(torch.finfo(gain.dtype).tiny), torch.inf
     )
     order = reach.argsort(dim=1, stable=True)
-    return rivals.gather(1, order), reach.gather(1, order), found
+    asked = found if problem.clean is not None else replace(found, forwards=found.forwards + 1)
+    return rivals.gather(1, order), reach.gather(1, order), asked
