@@ -142,6 +142,7 @@ class Cascade:
             if unfit is not None:
                 stage.entered, stage.notes = 0, (unfit,)
                 return
+            stage.proven = None if rung.certifier is None else 0
             rows = rung.entering(rows, outcome.margin)
             first, others = rows, rows[:0]
             if rung.probe is not None and not (rung.after and outcome.has_broken(rung.after, epsilon)):

@@ -105,7 +105,8 @@ class Stage:
     """The ledger of one stage, added up over shards.
 
     Attributes:
-        entered, broken, proven: examples that came in, those that it broke, and those that it proved robust.
+        entered, broken: examples that came in, and those that it broke.
+        proven: those that it proved robust; None where it is no certifier.
         forwards, backwards: passes over examples.
         seconds: wall time.
         notes: what the attack said of itself, e.g. which objective took the place of one that needs more classes.
@@ -115,7 +116,7 @@ class Stage:
     epsilon: float
     entered: int = 0
     broken: int = 0
-    proven: int = 0
+    proven: int | None = None
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0

@@ -143,8 +143,10 @@ class RunFolder:
             found = (pq.read_schema(self.part(shard)).metadata or {}).get(_STAGES_KEY, b"[]")
             for row in json.loads(found):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
-                for key in ("entered", "broken", "proven", "forwards", "backwards", "seconds"):
+                for key in ("entered", "broken", "forwards", "backwards", "seconds"):
                     setattr(stage, key, getattr(stage, key) + row[key])
+                if row["proven"] is not None:
+                    stage.proven = (stage.proven or 0) + row["proven"]
                 stage.notes = tuple(dict.fromkeys((*stage.notes, *row["notes"])))
         return list(total.values())
 

@@ -20,7 +20,7 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
     """Return the summary of a run as one JSON-ready dict; what was not measured is None, never 0.
 
     An example is robust here if nothing tried broke it and its search met no number that is not finite; that is an
-    upper bound on the truth.
+    upper bound on the truth. A certified one is robust and proven to be: a lower bound.
     """
     rows: Rows = {
         name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "fgsm_broken"
@@ -29,6 +29,8 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
     robust = ~rows["broken"] & (rows["status"] != "nonfinite")
     correct = (rows["clean_prediction"] == rows["label"]) & ~(np.equal(rows["broken_by"], "clean"))
     count = len(robust)
+    certified = robust & np.array([by is not None for by in rows["proven_by"]], dtype=bool)
+    tried = any(stage.proven is not None for stage in stages)
     return {
         "n": count,
         "classes": manifest["model"]["classes"],
@@ -37,6 +39,8 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "robust_accuracy": _share(robust),
         "robust_interval": interval(int(robust.sum()), count),
         "robust_count": int(robust.sum()),
+        "certified_accuracy": _share(certified) if tried else None,
+        "certified_count": int(certified.sum()) if tried else None,
         "budget": shown(manifest)[-1],
         "budget_unit": manifest["budget_unit"],
         "epsilon": manifest["epsilons"][-1],
@@ -51,7 +55,7 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "confusion": _confusion(rows, names, manifest["model"]["classes"]),
         "radius": _radius(rows),
         "status": {word: int((rows["status"] == word).sum()) for word in sorted(set(rows["status"]))},
-        "blind": {word: int(((rows["status"] == word) & ~rows["broken"]).sum()) for word in BLIND},
+        "blind": {word: int(((rows["status"] == word) & ~rows["broken"] & ~certified).sum()) for word in BLIND},
         "unconfirmed": int(rows["unconfirmed"].sum()),
         "notes": [
             *manifest["notes"],

@@ -88,6 +88,8 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "budget": wording.budget(summary),
         "robust_count": _robust_count(summary),
         "unmeasured": wording.unmeasured(summary),
+        "at_most": wording.at_most(summary),
+        "certified": wording.certified(summary),
         "warnings": wording.warnings(summary, manifest),
         "curve": charts.curve(summary),
         "classes": charts.classes(summary, CLASS_ROWS),

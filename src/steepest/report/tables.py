@@ -39,6 +39,7 @@ def stages(summary: Mapping[str, Any]) -> Table | None:
     ledger = summary.get("stages") or []
     if not ledger:
         return None
+    certify = any(stage.get("proven") is not None for stage in ledger)
     left, rows = summary["n"], []
     for stage in ledger:
         broken = stage.get("broken") or 0
@@ -50,6 +51,7 @@ def stages(summary: Mapping[str, Any]) -> Table | None:
                 size(stage.get("epsilon")) if measured(stage.get("epsilon")) else NONE,
                 count(stage.get("entered")),
                 count(stage.get("broken")),
+                *([_proven(stage)] if certify else []),
                 percent(left / summary["n"]) if summary["n"] else MISSING,
                 count(stage.get("forwards")),
                 count(stage.get("backwards")),
@@ -57,9 +59,13 @@ def stages(summary: Mapping[str, Any]) -> Table | None:
                 f"{passes / broken:,.1f}" if broken else NONE,
             )
         )
-    head = ("Stage", "ε", "Entered", "Broken", "Robust accuracy after")
+    head = ("Stage", "ε", "Entered", "Broken", *(["Proven"] if certify else []), "Robust accuracy after")
     cost = ("Forwards", "Backwards", "Time", "Passes per broken example")
     return Table(caption="Stages in the order they ran", head=head + cost, rows=tuple(rows))
+
+
+def _proven(stage: Mapping[str, Any]) -> str:
+    return NONE if stage.get("proven") is None else count(stage["proven"])
 
 
 def cost(summary: Mapping[str, Any]) -> str:

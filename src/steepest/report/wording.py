@@ -132,6 +132,39 @@ def unmeasured(summary: Mapping[str, Any]) -> int:
     return int((summary.get("blind") or {}).get("nonfinite", 0))
 
 
+def exact(summary: Mapping[str, Any]) -> bool:
+    """Return whether every example is broken or proven, so that nothing is left to doubt.
+
+    >>> exact({"robust_count": 3, "certified_count": 3}), exact({"robust_count": 3, "certified_count": None})
+    (True, False)
+    """
+    certified = summary.get("certified_count")
+    return certified is not None and certified == summary["robust_count"] and not unmeasured(summary)
+
+
+def at_most(summary: Mapping[str, Any]) -> bool:
+    """Return whether robust accuracy is an upper bound: all could be measured, and not all is decided."""
+    return not unmeasured(summary) and not exact(summary)
+
+
+def certified(summary: Mapping[str, Any]) -> str | None:
+    """Return what was proven in one sentence, or None where no certifier ran.
+
+    >>> print(certified({"n": 8, "robust_count": 5, "certified_count": 2, "certified_accuracy": 0.25}))
+    Certified accuracy is at least 25.0 %: for 2 of 8 examples it is proven that nothing inside the budget breaks them.
+    """
+    number = summary.get("certified_count")
+    if number is None:
+        return None
+    share = percent(summary["certified_accuracy"])
+    if exact(summary):
+        return f"Every example is broken or proven ({count(number)} proven): robust accuracy is exact."
+    return (
+        f"Certified accuracy is at least {share}: for {count(number)} of {count(summary['n'])} examples it is proven "
+        "that nothing inside the budget breaks them."
+    )
+
+
 def blind(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each way in which searches were blind."""
     found = []
