@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import steepest as st
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipes import ATTACKS
-from steepest.audit import api
+from steepest.audit import api, assurance
 from steepest.audit.cascade import Cascade
 from steepest.audit.outcome import Outcome
 from steepest.audit.rungs import Rung
+from steepest.audit.statistics import most_missed
 from steepest.models.objectives import objective_of
 from tests.app.material import answered
 
@@ -99,10 +100,11 @@ def test_a_proof_for_a_smaller_budget_does_not_retire_at_a_larger_one():
     assert (outcome.radius[proven.proven & outcome.broken] > 0.02).all()
 
 
-def audited(monkeypatch: pytest.MonkeyPatch, *rungs: Rung) -> st.AuditRun:
+def audited(monkeypatch: pytest.MonkeyPatch, *rungs: Rung, **options) -> st.AuditRun:
     network, x, y = material()
     monkeypatch.setattr(api, "rungs_of", lambda *_: (rungs, ()))
-    return st.audit(st.Model(network, box=(0, 1)), (x, y), st.Linf(0.05), preset="quick", batch_size=8)
+    options = {"budget": st.Linf(0.05), "batch_size": 16, **options}
+    return st.audit(st.Model(network, box=(0, 1)), (x, y), preset="quick", **options)
 
 
 def words(run: st.AuditRun) -> str:
@@ -138,6 +140,23 @@ def test_what_is_neither_broken_nor_proven_stays_between_the_bounds(monkeypatch)
     assert f"Robust accuracy at most {100 * run.robust_accuracy:.1f} % (95 % interval" in text
     assert "is exact" not in text
     assert f"Certified accuracy is at least {100 * summary['certified_accuracy']:.1f} %" in text
+
+
+@pytest.mark.parametrize("drawn", [4, COUNT])
+def test_proven_examples_are_neither_drawn_for_the_full_protocol_nor_in_doubt(monkeypatch, drawn):
+    monkeypatch.setitem(assurance.PROTOCOLS, "deterministic", "autoattack(steps=2, queries=2)")
+    network, _, _ = material()
+    rungs = (Rung(name="affine", work=Affine(network)), rung("noise(points=1)"))
+    run = audited(monkeypatch, *rungs, budget=[st.Linf(0.02), st.Linf(0.05)], assure=drawn)
+    summary = run.summary
+    found, proven = summary["assured"], summary["certified_count"]
+    assert found["drawn"] == min(drawn, found["survivors"]) == found["broken"]  # what is not proven falls
+    assert summary["robust_count"] == proven + found["survivors"] - found["broken"]
+    missed = most_missed(found["broken"], found["drawn"], found["survivors"])
+    assert found["at_least"] == proven + found["survivors"] - missed >= proven > 0
+    if drawn == COUNT:
+        assert found["at_least"] == proven == summary["robust_count"]
+        assert "robust accuracy is exact" in words(run)
 
 
 def test_without_a_certifier_nothing_is_said_of_proofs(monkeypatch):

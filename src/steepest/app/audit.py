@@ -18,7 +18,7 @@ from steepest.audit.api import audit as measure
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
-from steepest.report.wording import at_most, blind, budget, certified, count, duration, exact, percent, size
+from steepest.report.wording import assured, at_most, blind, budget, certified, count, duration, exact, percent, size
 
 _POINTS = 8
 """How many points of the curve fit on a line."""
@@ -70,6 +70,7 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         batch_size=batch_size,
         device=settings.device,
         save=settings.save,
+        assure=settings.assure,
         allow_chance=settings.allow_chance,
         command=command_line(["audit"], settings),
         progress=terminal,
@@ -93,7 +94,7 @@ def show(found: AuditRun, written: Sequence[Path]) -> None:
             f"[{100 * low:.1f}, {100 * high:.1f}] of N={summary['n']} under {budget({**summary, **each})}{aim}, "
             f"clean {percent(summary['clean_accuracy'])}"
         )
-    for sentence in filter(None, (certified(summary), *blind(summary))):
+    for sentence in filter(None, (assured(summary), certified(summary), *blind(summary))):
         console.say(sentence)
     console.say(f"accuracy at ε: {_curve(summary['curve'])}")
     for path in written:

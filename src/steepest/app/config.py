@@ -85,6 +85,7 @@ class Settings(BaseModel):
     mask: str | None = None
     trust_code: bool = False
     save: bool = False
+    assure: int = 0
     allow_chance: bool = False
     gate: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
 

@@ -34,6 +34,7 @@ seed = 0
 
 # out = "runs/mine"
 # save = true             # keep every adversarial example
+# assure = 60             # run the full AutoAttack on so many survivors: a bound on what was missed
 # gate = ["robust>=0.40"] # exit with 10 unless it holds
 """
 

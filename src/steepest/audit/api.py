@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.api import ObjectiveChoice
+from steepest.audit.assurance import assure as follow_up
+from steepest.audit.assurance import require_answers
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
@@ -91,6 +93,7 @@ def audit(
     batch_size: int | None = None,
     device: str | None = None,
     save: bool = False,
+    assure: int = 0,
     allow_chance: bool = False,
     command: str | None = None,
     progress: Progress | None = None,
@@ -115,6 +118,9 @@ def audit(
         batch_size: measured once if left out.
         device: moves the model there first.
         save: keep every adversarial example found in artifacts/.
+        assure: so many survivors, drawn at random, meet the full `autoattack` afterwards (its version "rand" where the
+            model is random); the summary's "assured" then says below what robust accuracy it would not go, with 95 %
+            confidence. With 60 and no success: 4.9 % of the survivors lower.
         allow_chance: go on although the clean accuracy is what guessing gives.
         command: the text that the report gives to repeat the run.
         progress: told what happens; silent if left out.
@@ -131,6 +137,7 @@ def audit(
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
+    require_answers(assure, subject.model.facts.answers)
     rungs, left_out = rungs_of(attacks, preset, budgets[-1], subject.model.facts.answers)
     subject = replace(subject, notes=(*subject.notes, *left_out))
     cascade = Cascade(
@@ -156,12 +163,15 @@ def audit(
         target=target,
         seed=seed,
         save=save,
+        assure=assure,
         version=VERSION,
         batch_size=batch_size or 0,
     )
     folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
     subject.tell(seen)
-    work(folder, subject, cascade, begin(folder, subject, cascade, plan, command), seen)
+    plan = begin(folder, subject, cascade, plan, command)
+    work(folder, subject, cascade, plan, seen)
+    follow_up(folder, subject, cascade, plan, seen)
     return open_run(folder.path)
 
 
@@ -170,12 +180,12 @@ def open_run(path: str | Path) -> AuditRun:
 
     Raises:
         UsageError: the folder is not a run.
-        IncompleteError: shards are missing.
+        IncompleteError: shards are missing, or the sample of survivors.
     """
     folder = RunFolder(Path(path))
     manifest = folder.manifest()
     shards = manifest["shards"]
-    return AuditRun(folder.path, tally(folder.table(shards), folder.ledger(shards), manifest))
+    return AuditRun(folder.path, tally(folder.table(shards), folder.ledger(shards), manifest, folder.assured()))
 
 
 def _attackable(source: Source, ids: Tensor, objective: Objective) -> Tensor:

@@ -35,11 +35,11 @@ RECORD = pa.schema(
     ]
 )
 """One row per example. `broken_by` is "clean" where the model is wrong at x, the rung's name where an attack
-succeeded, null where none did; `proven_by` the certifier that proved the largest budget, null where none did.
-`radius` is the size in data units of the smallest success at any ε tried, null if none; `radius_gauge` is the same in
-units of the largest budget. `gauge` (share of the largest budget that is used), `margin` and
-`adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry per factor of
-the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
+succeeded ("assurance" where the full protocol did afterwards), null where none did; `proven_by` the certifier that
+proved the largest budget, null where none did. `radius` is the size in data units of the smallest success at any ε
+tried, null if none; `radius_gauge` is the same in units of the largest budget. `gauge` (share of the largest budget
+that is used), `margin` and `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken`
+has one entry per factor of the plan. `unconfirmed` counts successes that the model, asked again, did not repeat."""
 
 _BATCHES = 4
 """Batches in a shard."""
@@ -61,6 +61,7 @@ class Plan:
         attacks: catalogue calls with all arguments, in order.
         factors: of the FGSM curve, in units of the largest budget.
         target: class index of a targeted audit, or None.
+        assure: so many survivors are drawn for the full protocol; 0: none.
         batch_size, threads: measured once; part of the plan because kernels differ by batch size.
     """
 
@@ -78,6 +79,7 @@ class Plan:
     seed: int
     save: bool
     version: str
+    assure: int = 0
     batch_size: int = 0
     threads: int = 0
 

@@ -25,6 +25,7 @@ from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
 from steepest.budgets.contract import Budget
+from steepest.models.contract import Need
 
 _LINE = 120
 """A budget's own text is shown up to this length."""
@@ -43,7 +44,8 @@ def begin(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, com
     if manifest is not None:
         return replace(plan, batch_size=manifest["plan"]["batch_size"], threads=manifest["plan"]["threads"])
     first, x, y = subject.first
-    size = plan.batch_size or measure.batch_size(subject.model, x, y, cascade.objective.rows(first), cascade.need)
+    need = Need.GRADIENT if plan.assure else cascade.need
+    size = plan.batch_size or measure.batch_size(subject.model, x, y, cascade.objective.rows(first), need)
     plan = replace(plan, batch_size=size, threads=torch.get_num_threads())
     folder.begin(_manifest(folder, subject, cascade, plan, command))
     return plan
@@ -59,19 +61,20 @@ def work(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, prog
     progress.begin("audit", len(subject.ids))
     progress.advance(finished)
     cascade = replace(cascade, batch=plan.batch_size)
-    with _threads(plan.threads):
+    with threads(plan.threads):
         for number in missing:
             ids = shards[number]
             x, y = subject.batch(ids)
             outcome = cascade.rows(ids).run(x, y, ids.to(x.device))
-            _keep_points(folder, number, outcome, ids, pictures=-(-GALLERY // len(shards)), everything=plan.save)
+            pictures = -(-GALLERY // len(shards))
+            keep_points(folder, f"{number:05d}", outcome, ids, pictures=pictures, everything=plan.save)
             folder.commit(number, outcome.columns(ids, pixel_hash(x.cpu()), plan.seed), outcome.ledger, digest)
             progress.advance(len(ids), f"{int((~outcome.broken).sum())} of the last {len(ids)} unbroken")
     progress.end()
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Use the thread count of the plan: kernels split their sums by it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -81,8 +84,8 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _keep_points(
-    folder: RunFolder, number: int, outcome: Outcome, ids: Tensor, *, pictures: int, everything: bool
+def keep_points(
+    folder: RunFolder, part: str, outcome: Outcome, ids: Tensor, *, pictures: int, everything: bool
 ) -> None:
     """Keep some successes for the report's gallery, and all of them if asked to."""
     attacked = [row for row, by in enumerate(outcome.broken_by) if by not in (None, "clean")]
@@ -97,7 +100,7 @@ def _keep_points(
                 "predictions": outcome.prediction.cpu()[index],
                 "radius": outcome.region.norm(outcome.point).cpu()[index],
             }
-            folder.save_arrays(f"{name}-{number:05d}", {key: array.numpy() for key, array in arrays.items()})
+            folder.save_arrays(f"{name}-{part}", {key: array.numpy() for key, array in arrays.items()})
 
 
 def _manifest(folder: RunFolder, subject: Subject, cascade: Cascade, plan: Plan, command: str | None) -> dict[str, Any]:
@@ -154,5 +157,6 @@ def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(plan.attacks)!r}"
     return (
         f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
-        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size})  # {plan.count} examples"
+        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, assure={plan.assure})  "
+        f"# {plan.count} examples"
     )

@@ -1,4 +1,4 @@
-"""A run is a folder: manifest.json, results/part-*.parquet, artifacts/. The file is the commit."""
+"""A run is a folder: manifest.json, results/*.parquet, artifacts/. The file is the commit."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage
+from steepest.audit.merging import merged
 from steepest.basis.errors import DataError, IncompleteError, UsageError
+
+Part = int | Literal["assured"]
+"""A shard of the cascade, or what the full protocol found on a sample of the survivors of all shards."""
 
 _PLAN_KEY, _STAGES_KEY = b"steepest_plan", b"steepest_stages"
 
@@ -82,11 +86,12 @@ class RunFolder:
         text = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True)
         self._replace(self.manifest_path, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
-    def part(self, shard: int) -> Path:
+    def part(self, shard: Part) -> Path:
         """Return where the records of a shard lie."""
-        return self.path / "results" / f"part-{shard:05d}.parquet"
+        name = shard if isinstance(shard, str) else f"part-{shard:05d}"
+        return self.path / "results" / f"{name}.parquet"
 
-    def done(self, shard: int, digest: str) -> bool:
+    def done(self, shard: Part, digest: str) -> bool:
         """Return whether the shard's file exists, is whole and carries the plan's digest."""
         try:
             found = pq.read_schema(self.part(shard)).metadata or {}
@@ -94,7 +99,7 @@ class RunFolder:
             return False
         return bool(found.get(_PLAN_KEY) == digest.encode())
 
-    def commit(self, shard: int, columns: dict[str, list[Any]], stages: list[Stage], digest: str) -> None:
+    def commit(self, shard: Part, columns: dict[str, list[Any]], stages: list[Stage], digest: str) -> None:
         """Write the records and the ledger of a shard."""
         schema = RECORD.with_metadata(
             {
@@ -125,6 +130,30 @@ class RunFolder:
         """Return all records, sorted by example id.
 
         Raises:
+            IncompleteError: shards are missing, or the sample of survivors; the same command again finishes them.
+        """
+        found, sample = self.unassured(shards), self.assured()
+        return found if sample is None else merged(found, sample)
+
+    def assured(self) -> pa.Table | None:
+        """Return the records of the full protocol on a sample of the survivors, or None where none was asked for.
+
+        Raises:
+            IncompleteError: it was asked for and is missing; the same command again finishes it.
+        """
+        if not self.manifest()["plan"].get("assure"):
+            return None
+        if not self.part("assured").exists():
+            raise IncompleteError(
+                f"{self.path} is incomplete: the full protocol on a sample of the survivors is missing. Run the same "
+                "command again; it continues where it stopped."
+            )
+        return pq.read_table(self.part("assured")).replace_schema_metadata(None)
+
+    def unassured(self, shards: int) -> pa.Table:
+        """Return the records of the cascade alone, sorted by example id.
+
+        Raises:
             IncompleteError: shards are missing; the same command again finishes them.
         """
         missing = [shard for shard in range(shards) if not self.part(shard).exists()]
@@ -139,7 +168,8 @@ class RunFolder:
     def ledger(self, shards: int) -> list[Stage]:
         """Return the stages in order, each added up over all shards."""
         total: dict[tuple[str, float], Stage] = {}
-        for shard in range(shards):
+        sample: tuple[Part, ...] = ("assured",) if self.part("assured").exists() else ()
+        for shard in (*range(shards), *sample):
             found = (pq.read_schema(self.part(shard)).metadata or {}).get(_STAGES_KEY, b"[]")
             for row in json.loads(found):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))

@@ -90,6 +90,7 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "unmeasured": wording.unmeasured(summary),
         "at_most": wording.at_most(summary),
         "certified": wording.certified(summary),
+        "assured": wording.assured(summary),
         "warnings": wording.warnings(summary, manifest),
         "curve": charts.curve(summary),
         "classes": charts.classes(summary, CLASS_ROWS),

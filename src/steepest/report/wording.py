@@ -165,6 +165,29 @@ def certified(summary: Mapping[str, Any]) -> str | None:
     )
 
 
+def assured(summary: Mapping[str, Any]) -> str | None:
+    """Return in one sentence what the full protocol found on a sample of the survivors, or None where there is none.
+
+    >>> found = {"protocol": "p()", "drawn": 60, "survivors": 99, "broken": 0, "unmeasured": 0, "confidence": 0.95}
+    >>> print(assured({"assured": {**found, "accuracy_at_least": 0.4}}).replace("\u00a0", " "))
+    With 95 % confidence the full protocol would not go below 40.0 %: p() broke 0 of 60 survivors, drawn at random
+    from 99.
+    """
+    found = summary.get("assured")
+    if found is None:
+        return None
+    if not found["survivors"]:
+        return f"No survivor was left for the full protocol, {found['protocol']}."
+    below, drawn, survivors = percent(found["accuracy_at_least"]), count(found["drawn"]), count(found["survivors"])
+    broke = f"{found['protocol']} broke {count(found['broken'])} of"
+    rest = f"; {count(found['unmeasured'])} could not be measured." if found["unmeasured"] else "."
+    if drawn == survivors:
+        return f"The full protocol does not go below {below}: {broke} all {survivors} survivors{rest}"
+    sure = f"With {100 * found['confidence']:.0f}\u00a0% confidence"
+    sample = f"{drawn} survivors, drawn at random from {survivors}"
+    return f"{sure} the full protocol would not go below {below}: {broke} {sample}{rest}"
+
+
 def blind(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each way in which searches were blind."""
     found = []
