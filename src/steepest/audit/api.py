@@ -22,7 +22,7 @@ from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import preset_of, rungs_of
 from steepest.audit.run import begin, work
 from steepest.audit.store import RunFolder
-from steepest.audit.subject import aimed, prepare
+from steepest.audit.subject import Subject, aimed, prepare
 from steepest.audit.tally import tally
 from steepest.basis.errors import UsageError
 from steepest.basis.progress import Progress, Silent
@@ -129,7 +129,6 @@ def audit(
         UsageError, DataError, ModelError: what was asked, the data or the model do not fit; nothing is written.
         IncompleteError: no space is left; what is finished is kept.
     """
-    seen = progress or Silent()
     source = open_data(data, labels=labels, resize=resize)
     chosen = objective_of(objective) if target is None else Targeted(objective, target)
     ids = _attackable(source, select(source, limit=limit, sample=sample, seed=seed), chosen)
@@ -137,7 +136,6 @@ def audit(
     subject = subject if target is None else aimed(subject, target)
     budgets = _budgets(budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(preset).factors, [one.rows(ids) for one in budgets])
-    require_answers(assure, subject.model.facts.answers)
     rungs, left_out = rungs_of(attacks, preset, budgets[-1], subject.model.facts.answers)
     subject = replace(subject, notes=(*subject.notes, *left_out))
     cascade = Cascade(
@@ -167,12 +165,7 @@ def audit(
         version=VERSION,
         batch_size=batch_size or 0,
     )
-    folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
-    subject.tell(seen)
-    plan = begin(folder, subject, cascade, plan, command)
-    work(folder, subject, cascade, plan, seen)
-    follow_up(folder, subject, cascade, plan, seen)
-    return open_run(folder.path)
+    return _carried_out(out, subject, cascade, plan, command, progress or Silent())
 
 
 def open_run(path: str | Path) -> AuditRun:
@@ -186,6 +179,19 @@ def open_run(path: str | Path) -> AuditRun:
     manifest = folder.manifest()
     shards = manifest["shards"]
     return AuditRun(folder.path, tally(folder.table(shards), folder.ledger(shards), manifest, folder.assured()))
+
+
+def _carried_out(
+    out: str | Path | None, subject: Subject, cascade: Cascade, plan: Plan, command: str | None, progress: Progress
+) -> AuditRun:
+    """Do what is not done yet, and open the run."""
+    require_answers(plan.assure, subject.model.facts.answers)
+    folder = RunFolder(Path(out or tempfile.mkdtemp(prefix="steepest-")))
+    subject.tell(progress)
+    plan = begin(folder, subject, cascade, plan, command)
+    work(folder, subject, cascade, plan, progress)
+    follow_up(folder, subject, cascade, plan, progress)
+    return open_run(folder.path)
 
 
 def _attackable(source: Source, ids: Tensor, objective: Objective) -> Tensor:

@@ -34,7 +34,7 @@ def most_missed(found: int, drawn: int, count: int) -> int:
     everything gives W = `found`.
 
     >>> most_missed(0, 60, 10_000), most_missed(0, 10, 10)
-    (484, 0)
+    (485, 0)
     """
     low, high = found, count - (drawn - found)
     while low < high:

@@ -150,7 +150,8 @@ def at_most(summary: Mapping[str, Any]) -> bool:
 def certified(summary: Mapping[str, Any]) -> str | None:
     """Return what was proven in one sentence, or None where no certifier ran.
 
-    >>> print(certified({"n": 8, "robust_count": 5, "certified_count": 2, "certified_accuracy": 0.25}))
+    >>> found = {"n": 8, "robust_count": 5, "certified_count": 2, "certified_accuracy": 0.25}
+    >>> print(certified(found).replace("\u00a0", " "))
     Certified accuracy is at least 25.0 %: for 2 of 8 examples it is proven that nothing inside the budget breaks them.
     """
     number = summary.get("certified_count")
