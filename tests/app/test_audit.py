@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import steepest as st
+from steepest.audit import assurance
 from tests.app.material import ASK, CLASSES, COUNT, QUICK, answered, asked_json, refused, steepest
 
 KEYS = {
@@ -149,6 +150,22 @@ def test_report_is_in_the_face_too(place: Path) -> None:
     found = asked_json("audit", *ASK, *QUICK)
     page = st.report(found["run"], place / "again.html")
     assert page.read_bytes() == (Path(found["run"]) / "report.html").read_bytes()
+
+
+def test_a_bound_on_what_was_missed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(assurance.PROTOCOLS, "deterministic", "autoattack(steps=2, queries=2)")
+    found = asked_json("audit", *ASK, "--attacks", "noise(points=1)", "--batch-size", "32", "--assure", "9")
+    assert found["assured"]["drawn"] == 9 and found["assured"]["accuracy_at_least"] < found["robust_accuracy"]
+    assert found["command"].endswith("--assure 9")
+    bound = f"{100 * found['assured']['accuracy_at_least']:.1f}"
+    sentence = f"With 95 % confidence the full protocol would not go below {bound} %: autoattack("
+    said = answered("runs", "show", found["run"]).stdout.replace("\u00a0", " ")
+    page = (Path(found["run"]) / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert sentence in said and f"never raise it. {sentence}" in page
+    part = Path(found["run"]) / "results" / "assured.parquet"
+    part.unlink()
+    assert "incomplete" in answered("runs", "list").stdout
+    refused("audit", *ASK, "--assure=-1", says=("assure=-1", "60"))
 
 
 def test_a_gate_decides_the_exit_code(place: Path) -> None:

@@ -239,17 +239,18 @@ def test_histogram_counts_every_radius_once() -> None:
     assert sum(int(row[2]) for row in chart.table.rows) == 101
 
 
-def test_stages_show_accuracy_only_along_the_cascade() -> None:
+def test_stages_show_the_share_that_nothing_broke_so_far() -> None:
     found = summary(["a", "b"])
     after = 4
     first = tables.stages(found)
     assert first is not None
     assert [row[after] for row in first.rows] == ["93.1\u00a0%", "62.1\u00a0%", "42.3\u00a0%"]
     assert first.rows[1][-1] == f"{(1862 + 931) / 310:.1f}"
-    found["stages"].insert(2, {"name": "radii", "epsilon": 0.01, "entered": 621, "broken": 9, "forwards": 1})
+    # A rung that a share enters, at a smaller ε: what it broke is broken at the larger ones, what stayed out is not.
+    found["stages"].insert(2, {"name": "closer", "epsilon": 0.01, "entered": 60, "broken": 9, "forwards": 1})
     second = tables.stages(found)
     assert second is not None
-    assert [row[after] for row in second.rows] == ["93.1\u00a0%", "62.1\u00a0%", "–", "42.3\u00a0%"]
+    assert [row[after] for row in second.rows] == ["93.1\u00a0%", "62.1\u00a0%", "61.2\u00a0%", "41.4\u00a0%"]
 
 
 def test_many_classes_give_worst_and_pairs(many: str) -> None:

@@ -23,7 +23,19 @@ from steepest.audit.places import Place
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
-from steepest.report.wording import blind, budget, count, duration, percent, size, twin, unmeasured
+from steepest.report.wording import (
+    assured,
+    at_most,
+    blind,
+    budget,
+    certified,
+    count,
+    duration,
+    exact,
+    percent,
+    size,
+    twin,
+)
 
 _POINTS = 8
 """How many points of the curve fit on a line."""
@@ -90,6 +102,7 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         device=settings.device,
         precision=settings.precision,
         save=settings.save,
+        assure=settings.assure,
         allow_chance=settings.allow_chance,
         # The records of a part are part of those of the whole, which is what the report repeats.
         command=command_line(["audit"], settings.model_copy(update={"shard": None})),
@@ -102,35 +115,41 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
 def show(found: AuditRun, written: Sequence[Place]) -> None:
     """Print the ledger, the headline, the curve and where the page is."""
     summary = found.summary
-    rows = [
-        (
-            stage["name"],
-            size(stage["epsilon"]) if stage["epsilon"] else "",
-            count(stage["entered"]),
-            count(stage["broken"]),
-            count(stage["forwards"]),
-            count(stage["backwards"]),
-            duration(stage["seconds"]),
-        )
-        for stage in summary["stages"]
-    ]
-    console.show_table(("stage", "ε", "entered", "broken", "forwards", "backwards", "seconds"), rows)
+    certify = summary["certified_count"] is not None
+    rows = [_row(stage, certify=certify) for stage in summary["stages"]]
+    proven = ("proven",) if certify else ()
+    console.show_table(("stage", "ε", "entered", "broken", *proven, "forwards", "backwards", "seconds"), rows)
     if found_in := twin(summary):
         console.say(found_in)
     console.say()
     aim = "" if summary["target"] is None else f" towards class {summary['target']}"
     for each in summary["sizes"]:
         low, high = each["robust_interval"]
+        bounded = at_most(summary) or (exact(summary) and each is not summary["sizes"][-1])
         console.say(
-            f"robust accuracy{'' if unmeasured(summary) else ' at most'} {percent(each['robust_accuracy'])} "
+            f"robust accuracy{' at most' if bounded else ''} {percent(each['robust_accuracy'])} "
             f"[{100 * low:.1f}, {100 * high:.1f}] of N={summary['n']} under {budget({**summary, **each})}{aim}, "
             f"clean {percent(summary['clean_accuracy'])}"
         )
-    for sentence in blind(summary):
+    for sentence in filter(None, (assured(summary), certified(summary), *blind(summary))):
         console.say(sentence)
     console.say(f"accuracy at ε: {_curve(summary['curve'])}")
     for path in written:
         console.say(str(path))
+
+
+def _row(stage: Mapping[str, Any], *, certify: bool) -> tuple[str, ...]:
+    proven = "" if stage["proven"] is None else count(stage["proven"])
+    return (
+        stage["name"],
+        size(stage["epsilon"]) if stage["epsilon"] else "",
+        count(stage["entered"]),
+        count(stage["broken"]),
+        *((proven,) if certify else ()),
+        count(stage["forwards"]),
+        count(stage["backwards"]),
+        duration(stage["seconds"]),
+    )
 
 
 def _curve(rows: Sequence[Mapping[str, Any]]) -> str:

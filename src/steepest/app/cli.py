@@ -74,6 +74,7 @@ def audit(
     mask: o.Mask = None,
     trust_code: o.TrustCode = False,
     save: o.Save = False,
+    assure: o.Assure = None,
     allow_chance: o.AllowChance = False,
     gate: o.Gate = None,
     executor: o.Executor = None,

@@ -89,6 +89,7 @@ class Settings(BaseModel):
     mask: str | None = None
     trust_code: bool = False
     save: bool = False
+    assure: int = 0
     allow_chance: bool = False
     gate: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     executor: str = "in-process"
@@ -188,7 +189,7 @@ def command_line(words: Sequence[str], settings: Settings) -> str:
 
 def default_folder(settings: Settings, model_hash: str) -> Path:
     """Return runs/<model>-<data>-<hash of what was asked>: the same question finds its folder again."""
-    asked = settings.model_dump(exclude={"out", "gate", "trust_code", *_HANDS})
+    asked = settings.model_dump(exclude={"out", "gate", "trust_code", "assure", *_HANDS})
     digest = hashlib.sha256(json.dumps([asked, model_hash], sort_keys=True).encode()).hexdigest()
     names = (_stem(settings.model), _stem(settings.data), digest[:8])
     return Path("runs") / "-".join(names)

@@ -59,6 +59,9 @@ TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Open pickles, and run code outside the working directory.")
 ]
 Save = Annotated[bool, typer.Option("--save", help="Keep every adversarial example in the run's artifacts/.")]
+Assure = Annotated[
+    int | None, typer.Option(metavar="M", help="Run the full AutoAttack on M survivors: a bound on what was missed.")
+]
 AllowChance = Annotated[bool, typer.Option("--allow-chance", help="Go on although the model is no better than chance.")]
 Gate = Annotated[
     list[str] | None, typer.Option(metavar="RULE", help="Exit with 10 unless it holds: 'robust>=0.40', 'clean>0.9'.")

@@ -79,7 +79,9 @@ def _row(entry: Place) -> dict[str, Any]:
         except IncompleteError:
             shards = manifest["shards"]
             left = len(RunFolder(entry).missing(shards, manifest["plan_hash"]))
-            row["state"] = f"incomplete ({shards - left} of {shards} shards)"
+            row["state"] = (
+                f"incomplete ({shards - left} of {shards} shards{'' if left else ', no sample of survivors'})"
+            )
     except (SteepestError, KeyError, OSError) as error:
         row["state"] = f"damaged ({type(error).__name__})"
     return {"folder": str(entry), **row}

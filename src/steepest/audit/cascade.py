@@ -49,6 +49,7 @@ class Cascade:
         rungs: in order of cost; where `fgsm` is among them its gradient also gives the curve.
         factors: the grid of the FGSM curve, in units of the largest budget.
         batch: so many examples are asked about at once; 0: all.
+        first: the number of the first rung; rungs of other numbers draw other random numbers.
 
     Raises:
         UsageError, ModelError: an attack cannot serve the budget or the model.
@@ -63,6 +64,7 @@ class Cascade:
     factors: Tensor
     seed: int
     batch: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         for rung in self.rungs:
@@ -97,7 +99,7 @@ class Cascade:
             for budget, epsilon in zip(self.budgets, self.epsilons, strict=True):
                 here = self._problem(budget, x, y, ids)
                 outcome.unprove()  # a proof holds for the budget it was made for
-                for number, rung in enumerate(self.rungs):
+                for number, rung in enumerate(self.rungs, self.first):
                     # Every rung draws numbers of its own: the same random start twice would be wasted.
                     self._climb(rung, replace(here, stream=here.stream.split(number)), outcome, batches, epsilon)
         outcome.batch = batches.size
@@ -152,6 +154,7 @@ class Cascade:
             if unfit is not None:
                 stage.entered, stage.notes = 0, (unfit,)
                 return
+            stage.proven = None if rung.certifier is None else 0
             rows = rung.entering(rows, outcome.margin)
             first, others = rows, rows[:0]
             if rung.probe is not None and not (rung.after and outcome.has_broken(rung.after, epsilon)):

@@ -37,18 +37,21 @@ RECORD = pa.schema(
     ]
 )
 """One row per example. `broken_by` is "clean" where the model is wrong at x, the rung's name where an attack
-succeeded, null where none did; `proven_by` the certifier that proved the largest budget, null where none did.
-`radius` is the size in data units of the smallest success at any ε tried, null if none; `radius_gauge` is the same in
-units of the largest budget. `gauge` (share of the largest budget that is used), `margin` and
-`adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken` has one entry per factor of
-the plan. `unconfirmed` counts successes, of the model or of its twin, that the model, asked again, did not
-repeat; `forwards` and `backwards` count passes of either."""
+succeeded ("assurance" where the full protocol did afterwards), null where none did; `proven_by` the certifier that
+proved the largest budget, null where none did. `radius` is the size in data units of the smallest success at any ε
+tried, null if none; `radius_gauge` is the same in units of the largest budget. `gauge` (share of the largest budget
+that is used), `margin` and `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken`
+has one entry per factor of the plan. `unconfirmed` counts successes, of the model or of its twin, that the model, asked
+again, did not repeat; `forwards` and `backwards` count passes of either."""
 
 PRECISIONS = ("auto", "exact")
 """Whether the attacks may search in a faster twin of the model."""
 
 _MEASURED = ("batch_size", "shard_size", "threads", "prepared")
 """Fields of a plan that are found out once where they were left out."""
+
+_AFTERWARDS = "assure"
+"""The field that decides what is done when all shards are there, so that a finished run can be asked for more."""
 
 BLIND = ("zero_gradient", "nonfinite")
 """The statuses of examples that could not be attacked as they should have been."""
@@ -68,6 +71,8 @@ class Plan:
         factors: of the FGSM curve, in units of the largest budget.
         target: class index of a targeted audit, or None.
         precision: "auto", or "exact": the model itself is searched in.
+        assure: so many survivors are drawn for the full protocol; 0: none. No part of the digest: the records of the
+            shards do not depend on it.
         batch_size, threads: measured once; part of the plan because kernels differ by batch size.
         shard_size: examples in a shard; rungs draw samples and find the closest examples within it.
         prepared: the changes that make the twin which is searched in, chosen once by measuring; none: the model.
@@ -90,6 +95,7 @@ class Plan:
     seed: int
     save: bool
     version: str
+    assure: int = 0
     batch_size: int = 0
     shard_size: int = 0
     threads: int = 0
@@ -104,17 +110,23 @@ class Plan:
                 raise UsageError(f"{name}={getattr(self, name)} is not allowed: give a number of at least 1.")
 
     def digest(self) -> str:
-        """Return the sha256 of the plan."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Return the sha256 of all that decides the records of the shards."""
+        asked = {name: value for name, value in asdict(self).items() if name != _AFTERWARDS}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Return "name: other → mine" for each field that was asked for differently; measured ones do not count."""
+        """Return "name: other → mine" for each field of the digest that was asked for differently, not measured."""
         found = []
         for field in fields(self):
             mine, theirs = _plain(getattr(self, field.name)), _plain(other.get(field.name))
-            if field.name not in _MEASURED and mine != theirs:
+            if field.name not in (*_MEASURED, _AFTERWARDS) and mine != theirs:
                 found.append(f"{field.name}: {_short(theirs)} → {_short(mine)}")
         return found
+
+
+def sample_key(digest: str, count: int) -> str:
+    """Return what names the sample of `count` survivors of the run with a plan's digest."""
+    return f"{digest} {count}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,7 +134,8 @@ class Stage:
     """The ledger of one stage, added up over shards.
 
     Attributes:
-        entered, broken, proven: examples that came in, those that it broke, and those that it proved robust.
+        entered, broken: examples that came in, and those that it broke.
+        proven: those that it proved robust; None where it is no certifier.
         forwards, backwards: passes over examples.
         seconds: wall time.
         notes: what the attack said of itself, e.g. which objective took the place of one that needs more classes.
@@ -132,7 +145,7 @@ class Stage:
     epsilon: float
     entered: int = 0
     broken: int = 0
-    proven: int = 0
+    proven: int | None = None
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0

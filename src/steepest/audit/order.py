@@ -68,6 +68,7 @@ class Order:
     device: str | None
     precision: str
     save: bool
+    assure: int
     allow_chance: bool
 
     def packed(self) -> bytes:
@@ -157,6 +158,7 @@ def opened(order: Order) -> Job:
         target=target,
         seed=seed,
         save=order.save,
+        assure=order.assure,
         version=VERSION,
         batch_size=order.batch_size or 0,
         shard_size=order.shard_size or 0,

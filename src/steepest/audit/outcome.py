@@ -186,7 +186,7 @@ class Outcome:
         self.proven[rows] = True
         for row in rows.tolist():
             self.proven_by[row] = stage.name
-        stage.proven += rows.numel()
+        stage.proven = (stage.proven or 0) + rows.numel()
 
     def unprove(self) -> None:
         """Forget all proofs: a larger budget begins."""

@@ -69,6 +69,8 @@ def require_all(folder: RunFolder, part: Part) -> None:
 def merge(out: str | Place, sources: Sequence[str | Place]) -> RunFolder:
     """Join folders of parts of one run in `out`, which may be one of them, and return it.
 
+    A sample of survivors (`assure`) is drawn from all shards, so by the command without --shard on `out` afterwards.
+
     Raises:
         UsageError: a folder is no run, or belongs to another plan; names the difference.
         IncompleteError: shards are missing in all of them; what was found is in `out`, and can be added to.
@@ -101,7 +103,8 @@ def _copy(source: RunFolder, target: RunFolder, lacking: set[int], wanted: Seque
     """Copy the shards that are wanted, each after its pictures: the records are the commit."""
     kept: dict[int, list[Place]] = {}
     for place in source.arrays("*-*.npz"):
-        kept.setdefault(int(place.name.removesuffix(".npz").rpartition("-")[2]), []).append(place)
+        if "assured" not in place.name:
+            kept.setdefault(int(place.name.removesuffix(".npz").rpartition("-")[2]), []).append(place)
     for shard in wanted:
         if shard not in lacking:
             for place in kept.get(shard, []):

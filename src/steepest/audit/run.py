@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from steepest.audit import measure
+from steepest.audit.assurance import require_answers
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import SCHEMA_VERSION, Plan
 from steepest.audit.executors.contract import Executor, Task
@@ -25,6 +26,7 @@ from steepest.basis.box import Box
 from steepest.basis.progress import Progress
 from steepest.budgets.catalogue import unit_of
 from steepest.budgets.contract import Budget
+from steepest.models.contract import Need
 from steepest.models.prepare import Preparation, prepare
 
 _LINE = 120
@@ -37,13 +39,16 @@ _BATCHES, _SHARD = 16, 1024
 def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple[Job, bool]:
     """Return the job with its whole plan, and whether the folder held it already; a new one is written down there.
 
+    A run that is asked for another sample of survivors stays the same run.
+
     Args:
         command: the text that the report gives to repeat the run.
         count: threads of each worker of a new run.
 
     Raises:
-        UsageError: the folder holds something else; nothing is touched.
+        UsageError: the folder holds something else, or a sample cannot be attacked; nothing is touched.
     """
+    require_answers(job.plan.assure, job.subject.model.facts.answers)
     manifest = folder.claim(job.plan)
     continued = manifest is not None
     if manifest is None:
@@ -54,14 +59,19 @@ def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple
     # What stands there counts: another process may have begun the same run a moment earlier.
     held = manifest["plan"]
     measured = {name: held[name] for name in ("batch_size", "shard_size", "threads")}
-    return job.planned(replace(job.plan, **measured, prepared=tuple(held["prepared"]))), continued
+    plan = replace(job.plan, **measured, prepared=tuple(held["prepared"]))
+    if held["assure"] != plan.assure:
+        said = command or _as_python(job.subject, job.cascade, plan)
+        folder.amend({**manifest, "plan": asdict(plan), "command": said})
+    return job.planned(plan), continued
 
 
 def _measured(job: Job, count: int) -> tuple[Plan, Preparation]:
     """The plan with what is found out once: sizes, a number of threads, and what is searched in."""
     plan, model, (first, x, y) = job.plan, job.subject.model, job.subject.first
     objective = job.cascade.objective.rows(first)
-    size = plan.batch_size or measure.batch_size(model, x, y, objective, job.cascade.need)
+    need = Need.GRADIENT if plan.assure else job.cascade.need
+    size = plan.batch_size or measure.batch_size(model, x, y, objective, need)
     rows = torch.arange(min(size, len(job.subject.ids)), device=x.device) % len(x)
     found = prepare(model, x[rows], y[rows], objective.rows(rows), exact=plan.precision == "exact")
     shard = plan.shard_size or max(size, min(_BATCHES * size, _SHARD))
@@ -151,5 +161,5 @@ def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     return (
         f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
         f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, shard_size={plan.shard_size}, "
-        f"precision={plan.precision!r})  # {plan.count} examples"
+        f"precision={plan.precision!r}, assure={plan.assure})  # {plan.count} examples"
     )

@@ -39,7 +39,8 @@ def compute(folder: RunFolder, job: Job, number: int) -> Done:
         return Done(number=number, examples=len(ids), unbroken=None)
     x, y = job.subject.batch(ids)
     outcome = job.cascade.rows(ids).run(x, y, ids.to(x.device))
-    _keep_points(folder, number, outcome, ids, pictures=-(-GALLERY // len(shards)), everything=plan.save)
+    pictures = -(-GALLERY // len(shards))
+    keep_points(folder, f"{number:05d}", outcome, ids, pictures=pictures, everything=plan.save)
     folder.commit(number, outcome.columns(ids, pixel_hash(x.cpu()), plan.seed), outcome.ledger, digest)
     return Done(number=number, examples=len(ids), unbroken=int((~outcome.broken).sum()))
 
@@ -55,8 +56,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _keep_points(
-    folder: RunFolder, number: int, outcome: Outcome, ids: Tensor, *, pictures: int, everything: bool
+def keep_points(
+    folder: RunFolder, part: str, outcome: Outcome, ids: Tensor, *, pictures: int, everything: bool
 ) -> None:
     """Keep some successes for the report's gallery, and all of them if asked to."""
     attacked = [row for row, by in enumerate(outcome.broken_by) if by not in (None, "clean")]
@@ -71,4 +72,4 @@ def _keep_points(
                 "predictions": outcome.prediction.cpu()[index],
                 "radius": outcome.region.norm(outcome.point).cpu()[index],
             }
-            folder.save_arrays(f"{name}-{number:05d}", {key: array.numpy() for key, array in arrays.items()})
+            folder.save_arrays(f"{name}-{part}", {key: array.numpy() for key, array in arrays.items()})

@@ -1,4 +1,4 @@
-"""A run is a folder: manifest.json, results/part-*.parquet, artifacts/. The file is the commit."""
+"""A run is a folder: manifest.json, results/*.parquet, artifacts/. The file is the commit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from dataclasses import asdict
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, final
+from typing import IO, Any, Literal, final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steepest.audit import places
-from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage
+from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage, sample_key
+from steepest.audit.merging import merged
 from steepest.audit.places import Place, StorePath, place_of
 from steepest.basis.errors import DataError, IncompleteError, UsageError
+
+Shard = int | Literal["assured"]
+"""A shard of the cascade, or what the full protocol found on a sample of the survivors of all shards."""
 
 _PLAN_KEY, _STAGES_KEY = b"steepest_plan", b"steepest_stages"
 _CONNECTIONS = 16
@@ -92,22 +96,26 @@ class RunFolder:
         if isinstance(self.path, Path):
             for part in ("results", "artifacts"):
                 _disk(partial((self.path / part).mkdir, parents=True, exist_ok=True), self.path)
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-        _disk(partial(places.create, self.manifest_path, text.encode()), self.path)
+        _disk(partial(places.create, self.manifest_path, _text(manifest)), self.path)
 
-    def part(self, shard: int) -> Place:
+    def amend(self, manifest: dict[str, Any]) -> None:
+        """Put another manifest in place: the same run, asked for another sample of survivors."""
+        self.write(self.manifest_path, _text(manifest))
+
+    def part(self, shard: Shard) -> Place:
         """Return where the records of a shard lie."""
-        return self.path / "results" / f"part-{shard:05d}.parquet"
+        name = shard if isinstance(shard, str) else f"part-{shard:05d}"
+        return self.path / "results" / f"{name}.parquet"
 
-    def done(self, shard: int, digest: str) -> bool:
-        """Return whether the shard's file exists, is whole and carries the plan's digest."""
+    def done(self, shard: Shard, digest: str) -> bool:
+        """Return whether the shard's file exists, is whole and carries the digest: the plan's, or `sample_key`."""
         return self._read(digest, shard) is not None
 
     def missing(self, shards: int, digest: str) -> list[int]:
         """Return the shards that are not done."""
         return [shard for shard, found in enumerate(self._parts(shards, digest)) if found is None]
 
-    def commit(self, shard: int, columns: dict[str, list[Any]], stages: list[Stage], digest: str) -> None:
+    def commit(self, shard: Shard, columns: dict[str, list[Any]], stages: list[Stage], digest: str) -> None:
         """Write the records and the ledger of a shard."""
         schema = RECORD.with_metadata(
             {
@@ -134,6 +142,31 @@ class RunFolder:
         """Return all records, sorted by example id.
 
         Raises:
+            IncompleteError: shards are missing, or the sample of survivors; the same command again finishes them.
+        """
+        found, sample = self.unassured(shards), self.assured()
+        return found if sample is None else merged(found, sample)
+
+    def assured(self) -> pa.Table | None:
+        """Return the records of the full protocol on a sample of the survivors, or None where none was asked for.
+
+        Raises:
+            IncompleteError: it was asked for and is missing; the same command again finishes it.
+        """
+        found = self._sample()
+        if found is not None:
+            return found.replace_schema_metadata(None)
+        if self.manifest()["plan"]["assure"]:
+            raise IncompleteError(
+                f"{self.path} is incomplete: the full protocol on a sample of the survivors is missing. Run the same "
+                f"command again, without --shard and with --out {self.path}; it continues where it stopped."
+            )
+        return None
+
+    def unassured(self, shards: int) -> pa.Table:
+        """Return the records of the cascade alone, sorted by example id.
+
+        Raises:
             IncompleteError: shards are missing; the same command again finishes them.
         """
         found = self._parts(shards, self.manifest()["plan_hash"])
@@ -149,17 +182,26 @@ class RunFolder:
     def ledger(self, shards: int) -> list[Stage]:
         """Return the stages in order, each added up over all shards."""
         total: dict[tuple[str, float], Stage] = {}
-        for part in self._parts(shards, self.manifest()["plan_hash"]):
+        sample = self._sample()
+        for part in (*self._parts(shards, self.manifest()["plan_hash"]), *([] if sample is None else [sample])):
             for row in json.loads(part.schema.metadata.get(_STAGES_KEY, b"[]") if part else b"[]"):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
-                for key in ("entered", "broken", "proven", "forwards", "backwards", "seconds"):
+                for key in ("entered", "broken", "forwards", "backwards", "seconds"):
                     setattr(stage, key, getattr(stage, key) + row[key])
+                if row["proven"] is not None:
+                    stage.proven = (stage.proven or 0) + row["proven"]
                 stage.notes = tuple(dict.fromkeys((*stage.notes, *row["notes"])))
         return list(total.values())
 
     def write(self, place: Place, content: bytes | Callable[[IO[bytes]], object]) -> None:
         """Write a file of the run: a reader sees the old one or the whole new one."""
         _disk(partial(places.write, place, content), self.path)
+
+    def _sample(self) -> pa.Table | None:
+        """Read the sample of survivors that was asked for last, None where none was, or it is missing."""
+        manifest = self.manifest()
+        count = manifest["plan"]["assure"]
+        return self._read(sample_key(manifest["plan_hash"], count), "assured") if count else None
 
     def _parts(self, shards: int, digest: str) -> list[pa.Table | None]:
         """Read all shards; a store answers many requests at once."""
@@ -168,13 +210,17 @@ class RunFolder:
                 return list(pool.map(partial(self._read, digest), range(shards)))
         return [self._read(digest, shard) for shard in range(shards)]
 
-    def _read(self, digest: str, shard: int) -> pa.Table | None:
-        """Return the records of a shard, None unless they are whole and carry the plan's digest."""
+    def _read(self, digest: str, shard: Shard) -> pa.Table | None:
+        """Return the records of a shard, None unless they are whole and carry the digest."""
         try:
             found = pq.read_table(pa.BufferReader(self.part(shard).read_bytes()))
         except (pa.ArrowInvalid, OSError):
             return None
         return found if (found.schema.metadata or {}).get(_PLAN_KEY) == digest.encode() else None
+
+
+def _text(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
 def _harmless(name: str) -> bool:

@@ -10,17 +10,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from steepest.audit.assurance import protocol
 from steepest.audit.contract import BLIND, Stage
-from steepest.audit.statistics import interval
+from steepest.audit.statistics import CONFIDENCE, interval, most_missed
 
 Rows = dict[str, NDArray[Any]]
 
 
-def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) -> dict[str, Any]:
+def tally(
+    table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any], sample: pa.Table | None = None
+) -> dict[str, Any]:
     """Return the summary of a run as one JSON-ready dict; what was not measured is None, never 0.
 
     An example is robust here if nothing tried broke it and its search met no number that is not finite; that is an
-    upper bound on the truth.
+    upper bound on the truth. A certified one is robust and proven to be: a lower bound. `sample` holds what the full
+    protocol found on some survivors, which `table` has taken in.
     """
     rows: Rows = {
         name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "fgsm_broken"
@@ -29,6 +33,8 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
     robust = ~rows["broken"] & (rows["status"] != "nonfinite")
     correct = (rows["clean_prediction"] == rows["label"]) & ~(np.equal(rows["broken_by"], "clean"))
     count = len(robust)
+    certified = robust & np.array([by is not None for by in rows["proven_by"]], dtype=bool)
+    tried = any(stage.proven is not None for stage in stages)
     return {
         "n": count,
         "classes": manifest["model"]["classes"],
@@ -37,6 +43,11 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "robust_accuracy": _share(robust),
         "robust_interval": interval(int(robust.sum()), count),
         "robust_count": int(robust.sum()),
+        "certified_accuracy": _share(certified) if tried else None,
+        "certified_count": int(certified.sum()) if tried else None,
+        "assured": None
+        if sample is None
+        else _assured(sample, rows["example_id"][robust & ~certified], robust, manifest),
         "budget": shown(manifest)[-1],
         "budget_unit": manifest["budget_unit"],
         "epsilon": manifest["epsilons"][-1],
@@ -51,7 +62,7 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "confusion": _confusion(rows, names, manifest["model"]["classes"]),
         "radius": _radius(rows),
         "status": {word: int((rows["status"] == word).sum()) for word in sorted(set(rows["status"]))},
-        "blind": {word: int(((rows["status"] == word) & ~rows["broken"]).sum()) for word in BLIND},
+        "blind": {word: int(((rows["status"] == word) & ~rows["broken"] & ~certified).sum()) for word in BLIND},
         "unconfirmed": int(rows["unconfirmed"].sum()),
         "notes": [
             *manifest["notes"],
@@ -62,6 +73,29 @@ def tally(table: pa.Table, stages: Sequence[Stage], manifest: dict[str, Any]) ->
         "preparation": manifest["preparation"],
         "run": manifest["run"],
         "command": manifest["command"],
+    }
+
+
+def _assured(
+    sample: pa.Table, survivors: NDArray[Any], robust: NDArray[Any], manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the sample of survivors says of all of them; `survivors` are the ids of those that are left.
+
+    An example on which the protocol met no finite number counts as lost, as it does everywhere.
+    """
+    drawn, broken = len(sample), int(np.sum(sample["broken"].to_numpy(zero_copy_only=False)))
+    lost = drawn - int(np.isin(sample["example_id"].to_numpy(), survivors).sum())
+    before = len(survivors) + lost
+    least = int(robust.sum()) - (most_missed(lost, drawn, before) - lost)
+    return {
+        "protocol": protocol(manifest["model"]["deterministic"]).call,
+        "drawn": drawn,
+        "survivors": before,
+        "broken": broken,
+        "unmeasured": lost - broken,
+        "confidence": CONFIDENCE,
+        "at_least": least,
+        "accuracy_at_least": least / len(robust) if len(robust) else None,
     }
 
 

@@ -49,14 +49,14 @@ def report(run: AuditRun | str | Place, path: str | Path | None = None) -> Place
 
 
 def triples(folder: RunFolder, manifest: Mapping[str, Any]) -> list[Triple]:
-    """Return the examples that a run kept for its gallery, at most 48, spread over all it kept."""
+    """Return the broken examples that a run kept for its gallery, at most 48, spread over all it kept."""
     records = {row["example_id"]: row for row in folder.table(manifest["shards"]).to_pylist()}
     files = folder.arrays("gallery-*.npz")
     found = [
         _triple(example, records[int(example["ids"])], manifest)
         for file in files[:: max(1, len(files) // gallery.MOST)]
         for example in _examples(file)
-        if int(example["ids"]) in records
+        if records.get(int(example["ids"]), {}).get("broken")
     ]
     return found[: gallery.MOST]
 

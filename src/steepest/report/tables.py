@@ -33,41 +33,39 @@ class Confusion:
 def stages(summary: Mapping[str, Any]) -> Table | None:
     """Return the ledger of the stages, or None without stages.
 
-    The robust accuracy after a stage is given while the stages form a cascade at the audited budget: each receives
-    what the one before it left.
+    The robust accuracy after a stage is the share that nothing broke up to there; a success at a smaller ε counts for
+    the larger ones.
     """
     ledger = summary.get("stages") or []
     if not ledger:
         return None
-    left: int | None = ledger[0].get("entered")
-    rows = []
+    certify = any(stage.get("proven") is not None for stage in ledger)
+    left, rows = summary["n"], []
     for stage in ledger:
-        entered, broken = stage.get("entered"), stage.get("broken")
-        left = entered - broken if entered == left and measured(broken) and _full(stage, summary) else None
+        broken = stage.get("broken") or 0
+        left -= broken
         passes = (stage.get("forwards") or 0) + (stage.get("backwards") or 0)
         rows.append(
             (
                 short(stage.get("name")),
                 size(stage.get("epsilon")) if measured(stage.get("epsilon")) else NONE,
-                count(entered),
-                count(broken),
-                NONE if left is None else percent(left / summary["n"]),
+                count(stage.get("entered")),
+                count(stage.get("broken")),
+                *([_proven(stage)] if certify else []),
+                percent(left / summary["n"]) if summary["n"] else MISSING,
                 count(stage.get("forwards")),
                 count(stage.get("backwards")),
                 duration(stage.get("seconds")),
                 f"{passes / broken:,.1f}" if broken else NONE,
             )
         )
-        left = entered if left is None and not _full(stage, summary) else left
-    head = ("Stage", "ε", "Entered", "Broken", "Robust accuracy after")
+    head = ("Stage", "ε", "Entered", "Broken", *(["Proven"] if certify else []), "Robust accuracy after")
     cost = ("Forwards", "Backwards", "Time", "Passes per broken example")
     return Table(caption="Stages in the order they ran", head=head + cost, rows=tuple(rows))
 
 
-def _full(stage: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
-    """Whether a stage used the audited budget (or none at all, as the clean stage does)."""
-    used, asked = stage.get("epsilon"), summary.get("epsilon")
-    return not used or asked is None or abs(used - asked) <= 1e-6 * abs(asked)
+def _proven(stage: Mapping[str, Any]) -> str:
+    return NONE if stage.get("proven") is None else count(stage["proven"])
 
 
 def cost(summary: Mapping[str, Any]) -> str:

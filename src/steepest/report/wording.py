@@ -132,6 +132,63 @@ def unmeasured(summary: Mapping[str, Any]) -> int:
     return int((summary.get("blind") or {}).get("nonfinite", 0))
 
 
+def exact(summary: Mapping[str, Any]) -> bool:
+    """Return whether every example is broken or proven, so that nothing is left to doubt.
+
+    >>> exact({"robust_count": 3, "certified_count": 3}), exact({"robust_count": 3, "certified_count": None})
+    (True, False)
+    """
+    certified = summary.get("certified_count")
+    return certified is not None and certified == summary["robust_count"] and not unmeasured(summary)
+
+
+def at_most(summary: Mapping[str, Any]) -> bool:
+    """Return whether robust accuracy is an upper bound: all could be measured, and not all is decided."""
+    return not unmeasured(summary) and not exact(summary)
+
+
+def certified(summary: Mapping[str, Any]) -> str | None:
+    """Return what was proven in one sentence, or None where no certifier ran.
+
+    >>> found = {"n": 8, "robust_count": 5, "certified_count": 2, "certified_accuracy": 0.25}
+    >>> print(certified(found).replace("\u00a0", " "))
+    Certified accuracy is at least 25.0 %: for 2 of 8 examples it is proven that nothing inside the budget breaks them.
+    """
+    number = summary.get("certified_count")
+    if number is None:
+        return None
+    share = percent(summary["certified_accuracy"])
+    if exact(summary):
+        return f"Every example is broken or proven ({count(number)} proven): robust accuracy is exact."
+    return (
+        f"Certified accuracy is at least {share}: for {count(number)} of {count(summary['n'])} examples it is proven "
+        "that nothing inside the budget breaks them."
+    )
+
+
+def assured(summary: Mapping[str, Any]) -> str | None:
+    """Return in one sentence what the full protocol found on a sample of the survivors, or None where there is none.
+
+    >>> found = {"protocol": "p()", "drawn": 60, "survivors": 99, "broken": 0, "unmeasured": 0, "confidence": 0.95}
+    >>> print(assured({"assured": {**found, "accuracy_at_least": 0.4}}).replace("\u00a0", " "))
+    With 95 % confidence the full protocol would not go below 40.0 %: p() broke 0 of 60 survivors, drawn at random
+    from 99.
+    """
+    found = summary.get("assured")
+    if found is None:
+        return None
+    if not found["survivors"]:
+        return f"No survivor was left for the full protocol, {found['protocol']}."
+    below, drawn, survivors = percent(found["accuracy_at_least"]), count(found["drawn"]), count(found["survivors"])
+    broke = f"{found['protocol']} broke {count(found['broken'])} of"
+    rest = f"; {count(found['unmeasured'])} could not be measured." if found["unmeasured"] else "."
+    if drawn == survivors:
+        return f"The full protocol does not go below {below}: {broke} all {survivors} survivors{rest}"
+    sure = f"With {100 * found['confidence']:.0f}\u00a0% confidence"
+    sample = f"{drawn} survivors, drawn at random from {survivors}"
+    return f"{sure} the full protocol would not go below {below}: {broke} {sample}{rest}"
+
+
 def blind(summary: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each way in which searches were blind."""
     found = []
