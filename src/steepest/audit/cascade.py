@@ -102,7 +102,6 @@ class Cascade:
                 for number, rung in enumerate(self.rungs, self.first):
                     # Every rung draws numbers of its own: the same random start twice would be wasted.
                     self._climb(rung, replace(here, stream=here.stream.split(number)), outcome, batches, epsilon)
-        outcome.batch = batches.size
         return outcome
 
     def _searched(self, recipe: Attack) -> Model:
@@ -142,7 +141,7 @@ class Cascade:
             stage.forwards += int(found.forwards.sum()) + rows.numel()
             stage.backwards += int(found.backwards.sum())
 
-        with _stage(outcome, "curve", self.epsilons[-1]) as (stage, rows):
+        with _stage(outcome, "curve", self.epsilons[-1], batches) as (stage, rows):
             batches.each(rows, measure)
 
     def _climb(self, rung: Rung, here: Problem, outcome: Outcome, batches: Batches, epsilon: float) -> None:
@@ -150,7 +149,7 @@ class Cascade:
         unfit = self._unfit(rung)
         if unfit is None and rung.rank is not None:
             self._rank(here, outcome, batches, epsilon)
-        with _stage(outcome, rung.name, epsilon) as (stage, rows):
+        with _stage(outcome, rung.name, epsilon, batches) as (stage, rows):
             if unfit is not None:
                 stage.entered, stage.notes = 0, (unfit,)
                 return
@@ -187,7 +186,7 @@ class Cascade:
             stage.forwards += _total(found.forwards, rows)
             stage.backwards += _total(found.backwards, rows)
 
-        with _stage(outcome, "rank", epsilon) as (stage, rows):
+        with _stage(outcome, "rank", epsilon, batches) as (stage, rows):
             batches.each(rows, ask)
 
     def _ask(self, rung: Rung, here: Problem, outcome: Outcome, rows: Tensor, stage: Stage) -> None:
@@ -226,14 +225,16 @@ def _total(count: Count, rows: Tensor) -> int:
 
 
 @contextmanager
-def _stage(outcome: Outcome, name: str, epsilon: float) -> Iterator[tuple[Stage, Tensor]]:
-    """Open a row of the ledger for the examples that are neither broken nor proven yet, and time it."""
+def _stage(outcome: Outcome, name: str, epsilon: float, batches: Batches) -> Iterator[tuple[Stage, Tensor]]:
+    """Open a row of the ledger for the examples that are neither broken nor proven yet; time it, note a halving."""
     rows = (~(outcome.broken | outcome.proven)).nonzero().squeeze(1)
     stage = Stage(name=name, epsilon=epsilon, entered=rows.numel())
     outcome.ledger.append(stage)
-    begin = time.perf_counter()
+    begin, size = time.perf_counter(), batches.size
     yield stage, rows
     stage.seconds = time.perf_counter() - begin
+    if batches.size < size:
+        stage.notes = (*stage.notes, f"memory ran out with batches of {size}; from there on they had {batches.size}")
 
 
 def _fgsm(problem: Problem, known: FromX) -> AttackResult:

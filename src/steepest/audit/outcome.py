@@ -62,7 +62,6 @@ class Outcome:
         proven, proven_by: a certifier's word that nothing inside the budget at hand breaks the example.
         curve: what the gradient at x gave, if it was asked.
         aims: int64 [N, R], the wrong classes, the nearest first, if they were ordered.
-        batch: the batch size at the end: memory may have forced a smaller one.
         tried, blind: gradient searches, and those that met a gradient of exactly zero.
     """
 
@@ -89,7 +88,6 @@ class Outcome:
     blind: Tensor
     curve: FromX | None = None
     aims: Tensor | None = None
-    batch: int = 0
     ledger: list[Stage] = field(default_factory=list)
 
     @classmethod
