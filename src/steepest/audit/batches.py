@@ -35,6 +35,12 @@ class Batches:
                 continue
             rows = rows[part.numel() :]
 
+    def halved_from(self, size: int) -> tuple[str, ...]:
+        """Return a note for the ledger if the size fell since it was `size`."""
+        if self.size == size:
+            return ()
+        return (f"memory ran out with batches of {size}; from there on they had {self.size}",)
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that memory is short, on the processor or on a GPU.

@@ -120,12 +120,13 @@ class Cascade:
 
     def _clean(self, whole: Problem, batches: Batches) -> Outcome:
         """Ask the model at x; what is wrong or not a number there is broken from the start."""
-        begin, found = time.perf_counter(), list[Tensor]()
+        begin, size, found = time.perf_counter(), batches.size, list[Tensor]()
         everyone = torch.arange(whole.y.numel(), device=whole.y.device)
         batches.each(everyone, lambda rows: found.append(self.model.logits(whole.region.x[rows])))
         outcome = Outcome.at_x(whole.region, whole.y, torch.cat(found), len(self.factors))
         count, broken, seconds = whole.y.numel(), int(outcome.broken.sum()), time.perf_counter() - begin
         stage = Stage(name="clean", epsilon=0.0, entered=count, broken=broken, forwards=count, seconds=seconds)
+        stage.notes = batches.halved_from(size)
         outcome.ledger.append(stage)
         return outcome
 
@@ -233,8 +234,7 @@ def _stage(outcome: Outcome, name: str, epsilon: float, batches: Batches) -> Ite
     begin, size = time.perf_counter(), batches.size
     yield stage, rows
     stage.seconds = time.perf_counter() - begin
-    if batches.size < size:
-        stage.notes = (*stage.notes, f"memory ran out with batches of {size}; from there on they had {batches.size}")
+    stage.notes += batches.halved_from(size)
 
 
 def _fgsm(problem: Problem, known: FromX) -> AttackResult:
