@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import steepest as st
+from steepest.audit import order as ordering
 from steepest.audit import run as running
 from steepest.audit.store import RunFolder
 from steepest.models import prepare as preparing
@@ -19,13 +20,18 @@ from steepest.models.prepare import Preparation
 from steepest.report.page import render
 from tests.app.material import ASK, QUICK, asked_json, refused
 
-CHANGES = ("batch-norm folded", "bfloat16")
+CHANGES = ("batch-norm folded", "bfloat16 inside")
 
 
 def network() -> nn.Module:
     """A small network with batch-norm, trained on nothing; half of its examples lie near a boundary."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 4))
+    net = nn.Sequential(
+        nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4)
+    )
+    nn.init.normal_(net[4].weight, std=0.5)
+    for layer in (0, 4, 6):
+        nn.init.zeros_(net[layer].bias)  # so that a small ε reaches the boundary
     for _ in range(3):
         net(torch.rand(64, 8))
     return net.eval()
@@ -73,7 +79,7 @@ def test_the_twin_is_in_plan_manifest_summary_and_page():
     made = run.summary["preparation"]
     assert made == manifest["preparation"] and made["changes"] == list(CHANGES) and made["speedup"] == 4
     assert 0 < made["difference"] < 0.05 and made["seconds"] > 0
-    assert "batch-norm folded, bfloat16; 4.0× faster" in render(run.summary, manifest)
+    assert "batch-norm folded, bfloat16 inside; 4.0× faster" in render(run.summary, manifest)
     assert not any("repeated" in note for note in run.summary["notes"])
     exact = audited(net, precision="exact")
     assert 0 < run.robust_accuracy < 1 and abs(run.robust_accuracy - exact.robust_accuracy) <= 0.04
@@ -125,6 +131,20 @@ def test_a_run_taken_up_again_keeps_its_twin_without_measuring(tmp_path: Path, m
         audited(net, out=tmp_path / "run", precision="exact")
 
 
+def plant(monkeypatch: pytest.MonkeyPatch, twin: nn.Module, original: Told) -> None:
+    """Let `twin` be what an audit of `original` finds and searches in, both asked nothing so far."""
+
+    def found(model: st.Model, *given: Any, **more: Any) -> Preparation:
+        original.rows = 0
+        return Preparation(model=made(model), changes=CHANGES[1:])
+
+    def made(model: st.Model, *given: Any) -> st.Model:
+        return st.Model(twin).asked_by(Confirmed(model))
+
+    monkeypatch.setattr(running, "prepare", found)
+    monkeypatch.setattr(ordering, "prepared", made)
+
+
 @pytest.mark.parametrize("lies", ["everywhere", "for some"])
 def test_a_planted_twin_that_lies_breaks_nothing(monkeypatch: pytest.MonkeyPatch, lies: str):
     class Lying(nn.Module):
@@ -135,11 +155,7 @@ def test_a_planted_twin_that_lies_breaks_nothing(monkeypatch: pytest.MonkeyPatch
     net = network()
     original, twin = Told(net), Told(Lying())
 
-    def planted(model: st.Model, *given: Any, **more: Any) -> Preparation:
-        original.rows = twin.rows = 0
-        return Preparation(model=st.Model(twin).asked_by(Confirmed(model)), changes=("bfloat16",))
-
-    monkeypatch.setattr(running, "prepare", planted)
+    plant(monkeypatch, twin, original)
     run = st.audit(st.Model(original), data(net), st.Linf(0.04), preset="quick", batch_size=16, allow_chance=True)
     rows = run.records()
     assert sum(row["forwards"] for row in rows) == original.rows + twin.rows
@@ -154,11 +170,7 @@ def test_a_planted_twin_that_lies_breaks_nothing(monkeypatch: pytest.MonkeyPatch
 def test_differences_over_a_thousandth_are_taken_in_the_model_itself(monkeypatch: pytest.MonkeyPatch):
     net = network()
     twin = Told(net)
-
-    def planted(model: st.Model, *given: Any, **more: Any) -> Preparation:
-        return Preparation(model=st.Model(twin).asked_by(Confirmed(model)), changes=("bfloat16",))
-
-    monkeypatch.setattr(running, "prepare", planted)
+    plant(monkeypatch, twin, Told(net))
     audited(net, attacks="nes(steps=1, samples=2)")
     assert twin.rows == 0
     audited(net, attacks="noise(points=2)")

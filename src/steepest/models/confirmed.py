@@ -35,8 +35,6 @@ class Confirmed:
     def answer(self, ask: Answer, question: Question) -> Evaluation:
         """See `Oracle.answer`."""
         found = ask(question)
-        none = torch.zeros_like(found.won, dtype=torch.int64)
-        found = replace(found, forwards=none + found.forwards, unconfirmed=none + found.unconfirmed)
         if question.view is not None:
             return replace(found, won=torch.zeros_like(found.won))
         rows = found.won.nonzero().squeeze(1)
@@ -63,11 +61,11 @@ class Confirmed:
             value=found.value.index_copy(0, rows, again.value.to(found.value.dtype)),
             won=found.won.index_copy(0, rows, again.won),
             finite=found.finite.index_copy(0, rows, again.finite & found.finite[rows]),
-            forwards=_plus(found.forwards, rows, again.forwards),
-            unconfirmed=_plus(found.unconfirmed, rows, (~again.won).long()),
+            forwards=_plus(found.forwards, rows, again.forwards, len(found.won)),
+            unconfirmed=_plus(found.unconfirmed, rows, (~again.won).long(), len(found.won)),
         )
 
 
-def _plus(count: Count, rows: Tensor, more: Count) -> Tensor:
-    assert isinstance(count, Tensor)
-    return count.index_add(0, rows, torch.zeros_like(rows) + more)
+def _plus(count: Count, rows: Tensor, more: Count, total: int) -> Tensor:
+    whole = torch.zeros(total, dtype=torch.int64, device=rows.device) + count
+    return whole.index_add(0, rows, torch.zeros_like(rows) + more)

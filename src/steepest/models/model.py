@@ -211,7 +211,7 @@ def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Ten
 def _half_precision(network: Network) -> torch.dtype | None:
     """Return the type of a network whose numbers are half-precision floats, else None.
 
-    A network of ours that hands points on to models leaves the cast to their own doors.
+    A network of ours that hands points on as they are leaves the cast to its parts.
     """
     if getattr(network, "hands_on", False):
         return None

@@ -16,6 +16,7 @@ from steepest.basis.tensors import flat
 from steepest.models.confirmed import Confirmed
 from steepest.models.contract import Evaluation, Need, Objective
 from steepest.models.folding import folded
+from steepest.models.halving import halved
 from steepest.models.inspection import difference, size_of
 from steepest.models.model import Model
 
@@ -147,6 +148,7 @@ class ChannelsLast(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.hands_on = bool(getattr(inner, "hands_on", False))
         self.training = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -163,7 +165,7 @@ def _half(network: nn.Module, x: Tensor) -> nn.Module | None:
     floating = [each.dtype for each in network.parameters() if each.is_floating_point()]
     if not floating or set(floating) != {torch.float32} or not _computes_in_half(x.device):
         return None
-    return copy.deepcopy(network).to(torch.bfloat16)
+    return halved(network, x)
 
 
 def _computes_in_half(device: torch.device) -> bool:
@@ -178,7 +180,7 @@ def _channels_last(network: nn.Module, x: Tensor) -> nn.Module | None:
     return ChannelsLast(copy.deepcopy(network)) if x.ndim == 4 and x.shape[1] > 1 else None
 
 
-HALF = "bfloat16"
+HALF = "bfloat16 inside"
 CHANGES: dict[str, Callable[[nn.Module, Tensor], nn.Module | None]] = {
     "batch-norm folded": _folded,
     HALF: _half,
