@@ -17,6 +17,7 @@ KEYS = {
     "n", "clean_accuracy", "robust_accuracy", "robust_interval", "budget", "preset", "seed", "stages", "per_class",
     "curve", "run",
 }  # fmt: skip
+STAGES = ["clean", "curve", "fgsm", "ascent", "rank", "class 1", "relay"]
 
 
 def test_json_is_one_object_with_what_was_promised(place: Path) -> None:
@@ -26,7 +27,7 @@ def test_json_is_one_object_with_what_was_promised(place: Path) -> None:
     low, high = found["robust_interval"]
     assert 0 <= low <= found["robust_accuracy"] <= high <= 1
     assert found["robust_accuracy"] < found["clean_accuracy"]
-    assert [stage["name"] for stage in found["stages"]] == ["clean", "curve", "fgsm", "pgd", "noise"]
+    assert [stage["name"] for stage in found["stages"]] == STAGES
     for stage in found["stages"]:
         assert set(stage) >= {"name", "entered", "broken", "forwards", "backwards", "seconds"}
     assert found["stages"][0]["entered"] == COUNT
@@ -154,7 +155,12 @@ def test_report_is_in_the_face_too(place: Path) -> None:
 
 def test_a_bound_on_what_was_missed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(assurance.PROTOCOLS, "deterministic", "autoattack(steps=2, queries=2)")
-    found = asked_json("audit", *ASK, "--attacks", "noise(points=1)", "--batch-size", "32", "--assure", "9")
+    words = ("audit", *ASK, "--attacks", "noise(points=1)", "--batch-size", "32")
+    plain = asked_json(*words)
+    result = answered(*words, "--assure", "9", "--json")
+    found = json.loads(result.stdout)
+    assert plain["assured"] is None and found["run"] == plain["run"]
+    assert f"continuing: {COUNT} of {COUNT}" in result.stderr
     assert found["assured"]["drawn"] == 9 and found["assured"]["accuracy_at_least"] < found["robust_accuracy"]
     assert found["command"].endswith("--assure 9")
     bound = f"{100 * found['assured']['accuracy_at_least']:.1f}"
@@ -164,7 +170,7 @@ def test_a_bound_on_what_was_missed(place: Path, monkeypatch: pytest.MonkeyPatch
     assert sentence in said and f"never raise it. {sentence}" in page
     part = Path(found["run"]) / "results" / "assured.parquet"
     part.unlink()
-    assert "incomplete" in answered("runs", "list").stdout
+    assert "incomplete (1 of 1 shards, no sample of survivors)" in answered("runs", "list").stdout
     refused("audit", *ASK, "--assure=-1", says=("assure=-1", "60"))
 
 

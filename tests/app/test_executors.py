@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -17,6 +18,7 @@ import torch
 
 import steepest as st
 from steepest.audit.api import open_run
+from steepest.audit.assurance import PROTOCOLS
 from steepest.audit.executors import InProcess, Pool, Ray, executor_of
 from steepest.audit.executors.contract import Task
 from steepest.audit.executors.worker import Parcel, Worker
@@ -26,9 +28,7 @@ from steepest.audit.run import begin
 from steepest.audit.store import RunFolder
 from steepest.basis.errors import UsageError
 from tests.app.material import ASK, COUNT, answered, asked_json, steepest
-from tests.app.test_resume import SHARDS, finished, same_records, started, stop
-
-WORDS = (*ASK, "--preset", "quick", "--batch-size", "4", "--seed", "2", "--save")
+from tests.app.test_resume import ATTACKS, SHARDS, WORDS, finished, same_records, started, stop
 
 
 class Watcher:
@@ -55,8 +55,8 @@ class Watcher:
 
 def audited(out: str | Path, **options: Any) -> st.AuditRun:
     """The audit of `WORDS`, in Python."""
-    asked = {"preset": "quick", "batch_size": 4, "seed": 2, "save": True, **options}
-    return st.audit(st.load("net.py:make"), "data.npz", st.Linf(0.1), out=out, **asked)
+    asked = {"attacks": ATTACKS, "batch_size": 4, "shard_size": 4, "precision": "exact", "seed": 2, "save": True}
+    return st.audit(st.load("net.py:make"), "data.npz", st.Linf(0.1), out=out, **{**asked, **options})
 
 
 def kill_one() -> None:
@@ -70,7 +70,8 @@ def order_of(**changed: Any) -> Order:
     model = st.load("net.py:make")
     asked = dict.fromkeys(("attacks", "target", "limit", "sample", "labels", "resize", "device"))
     asked |= {"preset": "quick", "objective": "scaled-ce", "seed": 2, "batch_size": 4, "save": True}
-    asked |= {"allow_chance": False, "data": "data.npz", "budget": st.Linf(0.1)}
+    asked |= {"shard_size": 4, "precision": "auto", "assure": 0, "allow_chance": False}
+    asked |= {"data": "data.npz", "budget": st.Linf(0.1)}
     return Order(**{**asked, "model": Reopened(here=model, again=model.origin), **changed})
 
 
@@ -158,15 +159,17 @@ def test_the_command_line_on_a_pool(place: Path) -> None:
 
 
 @pytest.mark.full
-def test_a_model_in_memory_is_sent_as_it_is(place: Path) -> None:
+def test_a_model_in_memory_is_sent_as_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "deterministic", "autoattack(steps=2, queries=2)")
     torch.manual_seed(0)
     network, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval(), torch.rand(COUNT, 1, 4, 4)
     data = (x, network(x).argmax(1))
     runs = [
-        st.audit(network, data, st.Linf(0.1), preset="quick", batch_size=16, executor=executor)
+        st.audit(network, data, st.Linf(0.1), preset="quick", batch_size=16, shard_size=16, assure=5, executor=executor)
         for executor in (InProcess(), Pool(workers=1))
     ]
     assert runs[0].records() == runs[1].records()
+    assert runs[0].summary["assured"] == runs[1].summary["assured"]
 
 
 def test_what_cannot_be_sent_is_named_with_its_remedy(place: Path) -> None:
@@ -251,7 +254,7 @@ def test_two_parts_and_a_merge_equal_the_unbroken_run(place: Path) -> None:
     result = answered("runs", "merge", "run", "1", "2")
     assert "robust accuracy" in result.stdout and Path("run/report.html").exists()
     same_records(place)
-    assert "--shard" not in asked_json("runs", "show", "run")["command"]
+    assert "--shard " not in asked_json("runs", "show", "run")["command"]
 
 
 def test_parts_in_one_shared_folder_need_no_merge(place: Path) -> None:
@@ -259,6 +262,25 @@ def test_parts_in_one_shared_folder_need_no_merge(place: Path) -> None:
     assert "part 1/2 is finished" in answered("audit", *WORDS, "--out", "run", "--shard", "1/2").stderr
     assert "robust accuracy" in answered("audit", *WORDS, "--out", "run", "--shard", "2/2").stdout
     same_records(place)
+
+
+def test_the_sample_of_survivors_waits_for_all_parts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "deterministic", "autoattack(steps=2, queries=2)")
+    words = ("audit", *ASK, "--attacks", "noise(points=1)", "--batch-size", "16", "--shard-size", "16")
+    words = (*words, "--precision", "exact", "--save", "--assure", "9")
+    whole = asked_json(*words, "--out", "reference")
+    for part in ("1/2", "2/2"):
+        answered(*words, "--out", part[0], "--shard", part)
+        shared = answered(*words, "--out", "shared", "--shard", part, "--json")
+    result = steepest("runs", "merge", "run", "1", "2")
+    assert result.exit_code == 12 and "again, without --shard and with --out run;" in result.stderr, result.output
+    found = [asked_json(*words, "--out", "run"), json.loads(shared.stdout)]
+    assert all(each["assured"] == whole["assured"] and each["assured"]["broken"] for each in found)
+    for name in ("run", "shared"):
+        assert open_run(name).records() == open_run("reference").records()
+    # A whole run is merged without its sample, and without the sample's pictures.
+    assert steepest("runs", "merge", "again", "shared").exit_code == 12
+    assert not RunFolder("again").arrays("*assured*.npz") and RunFolder("shared").arrays("*assured*.npz")
 
 
 def test_parts_of_different_plans_are_not_merged(place: Path) -> None:

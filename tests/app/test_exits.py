@@ -211,14 +211,15 @@ def test_no_space_left_in_the_middle(place: Path, monkeypatch: pytest.MonkeyPatc
         write(table, stream, compression=compression)
 
     monkeypatch.setattr(pyarrow.parquet, "write_table", full)
-    result = steepest("audit", *ASK, *QUICK, "--out", "run")
+    words = ("audit", *ASK, *QUICK, "--shard-size", "16", "--out", "run")
+    result = steepest(*words)
     assert result.exit_code == 12
     assert "no space left" in result.stderr and "same command" in result.stderr
     assert sorted(p.name for p in (place / "run" / "results").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     incomplete = answered("runs", "list", ".").stdout
     assert "incomplete (2 of 4 shards)" in incomplete
     refused("report", "run", says=("2 of 4 shards are missing", "same command"), code=12)
-    again = answered("audit", *ASK, *QUICK, "--out", "run")
+    again = answered(*words)
     assert "continuing: 32 of 60" in again.stderr
 
 

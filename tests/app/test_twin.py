@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import steepest as st
-from steepest.audit import order as ordering
+from steepest.audit import order
 from steepest.audit import run as running
+from steepest.audit.assurance import PROTOCOLS
+from steepest.audit.cascade import Cascade
+from steepest.audit.outcome import Outcome
 from steepest.audit.store import RunFolder
 from steepest.models import prepare as preparing
 from steepest.models.confirmed import Confirmed
@@ -119,8 +123,8 @@ def test_exact_and_a_twin_that_is_not_worth_it_are_the_same_records(monkeypatch:
 @pytest.mark.usefixtures("eager")
 def test_a_run_taken_up_again_keeps_its_twin_without_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     net = network()
-    whole = audited(net, out=tmp_path / "whole").records()
-    audited(net, out=tmp_path / "run")
+    whole = audited(net, out=tmp_path / "whole", shard_size=16).records()
+    audited(net, out=tmp_path / "run", shard_size=16)
     before = (tmp_path / "run" / "manifest.json").read_bytes()
     for part in sorted((tmp_path / "run" / "results").iterdir())[1:]:
         part.unlink()
@@ -131,18 +135,10 @@ def test_a_run_taken_up_again_keeps_its_twin_without_measuring(tmp_path: Path, m
         audited(net, out=tmp_path / "run", precision="exact")
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, twin: nn.Module, original: Told) -> None:
-    """Let `twin` be what an audit of `original` finds and searches in, both asked nothing so far."""
-
-    def found(model: st.Model, *given: Any, **more: Any) -> Preparation:
-        original.rows = 0
-        return Preparation(model=made(model), changes=CHANGES[1:])
-
-    def made(model: st.Model, *given: Any) -> st.Model:
-        return st.Model(twin).asked_by(Confirmed(model))
-
-    monkeypatch.setattr(running, "prepare", found)
-    monkeypatch.setattr(ordering, "prepared", made)
+def plant(monkeypatch: pytest.MonkeyPatch, make: Callable[..., st.Model]) -> None:
+    """Let audits search in what `make` returns, as if it had been chosen by measuring."""
+    monkeypatch.setattr(running, "prepare", lambda model, *_, **__: Preparation(model=model, changes=("bfloat16",)))
+    monkeypatch.setattr(order, "prepared", make)
 
 
 @pytest.mark.parametrize("lies", ["everywhere", "for some"])
@@ -155,7 +151,11 @@ def test_a_planted_twin_that_lies_breaks_nothing(monkeypatch: pytest.MonkeyPatch
     net = network()
     original, twin = Told(net), Told(Lying())
 
-    plant(monkeypatch, twin, original)
+    def planted(model: st.Model, *given: Any) -> st.Model:
+        original.rows = twin.rows = 0
+        return st.Model(twin).asked_by(Confirmed(model))
+
+    plant(monkeypatch, planted)
     run = st.audit(st.Model(original), data(net), st.Linf(0.04), preset="quick", batch_size=16, allow_chance=True)
     rows = run.records()
     assert sum(row["forwards"] for row in rows) == original.rows + twin.rows
@@ -170,7 +170,8 @@ def test_a_planted_twin_that_lies_breaks_nothing(monkeypatch: pytest.MonkeyPatch
 def test_differences_over_a_thousandth_are_taken_in_the_model_itself(monkeypatch: pytest.MonkeyPatch):
     net = network()
     twin = Told(net)
-    plant(monkeypatch, twin, Told(net))
+
+    plant(monkeypatch, lambda model, *given: st.Model(twin).asked_by(Confirmed(model)))
     audited(net, attacks="nes(steps=1, samples=2)")
     assert twin.rows == 0
     audited(net, attacks="noise(points=2)")
@@ -184,3 +185,17 @@ def test_the_command_line_and_the_file_take_a_precision(place: Path):
     (place / "steepest.toml").write_text('precision = "exact"\n')
     assert asked_json("audit", *ASK, *QUICK)["precision"] == "exact"
     refused("audit", *ASK, *QUICK, "--precision", "half", says=("precision", "'auto' or 'exact'"))
+
+
+def test_the_reference_protocol_searches_in_the_model_itself(monkeypatch: pytest.MonkeyPatch, eager: None) -> None:
+    monkeypatch.setitem(PROTOCOLS, "deterministic", "autoattack(steps=2, queries=2)")
+    climbs, run = {}, Cascade.run
+
+    def told(self: Cascade, *given: Tensor) -> Outcome:
+        climbs[self.rungs[0].name] = self.twin is self.model
+        return run(self, *given)
+
+    monkeypatch.setattr(Cascade, "run", told)
+    found = audited(network(), preset="standard", attacks="noise(points=1)", assure=3)
+    assert found.summary["preparation"]["changes"] and found.summary["assured"]["drawn"] == 3
+    assert climbs == {"noise": False, "assurance": True}

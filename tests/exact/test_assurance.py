@@ -16,6 +16,7 @@ from steepest.audit.contract import RECORD
 from steepest.audit.merging import merged
 from steepest.audit.statistics import most_missed
 from steepest.audit.store import RunFolder
+from steepest.report.run import triples
 
 COUNT, SIZE, EPSILON = 90, 6, 0.06
 SHORT = {"deterministic": "autoattack(steps=3, queries=2)", "random": "autoattack(version='rand', steps=3)"}
@@ -57,7 +58,7 @@ def broken(run: st.AuditRun) -> set[int]:
 
 
 def test_all_survivors_give_the_protocols_own_number(tmp_path):
-    run = audited(COUNT, tmp_path / "run", save=True)
+    run = audited(COUNT, tmp_path / "run", save=True, shard_size=64)
     assert broken(run) == breakable()
     found = run.summary["assured"]
     assert found["drawn"] == found["survivors"] > found["broken"] > 0
@@ -130,8 +131,37 @@ def test_a_finished_sample_is_not_drawn_again_and_a_missing_one_is(tmp_path):
     with pytest.raises(st.IncompleteError, match="sample of the survivors"):
         st.report(first.folder)
     assert audited(10, tmp_path / "run", counted).records() == first.records()
-    with pytest.raises(st.UsageError, match="assure: 10 → 11"):
-        audited(11, tmp_path / "run", counted)
+
+
+def test_a_finished_run_takes_another_sample_and_keeps_its_shards(tmp_path):
+    plain = audited(0, tmp_path / "run", save=True)
+    before = plain.records()
+    shards = {file: file.stat().st_mtime_ns for file in (tmp_path / "run" / "results").iterdir()}
+    for count in (20, 5):
+        run, fresh = (audited(count, tmp_path / name, save=True) for name in ("run", f"fresh {count}"))
+        assert run.records() == fresh.records() != before
+        assert run.summary["assured"] == fresh.summary["assured"]
+        assert f"assure={count})" in run.summary["command"]
+        manifests = [RunFolder(each.folder).manifest() for each in (run, fresh)]
+        assert manifests[0]["plan"] == manifests[1]["plan"] and manifests[0]["plan_hash"] == manifests[1]["plan_hash"]
+        # Pictures that a larger sample left behind are not shown as if they were of this one.
+        shown = {triple.example_id for triple in triples(RunFolder(run.folder), manifests[0])}
+        assert shown == {row["example_id"] for row in run.records() if row["broken_by"] not in (None, "clean")}
+    none = audited(0, tmp_path / "run", save=True)
+    assert none.records() == before and none.summary["assured"] is None
+    assert [stage["name"] for stage in none.summary["stages"]] == [stage["name"] for stage in plain.summary["stages"]]
+    assert {file: file.stat().st_mtime_ns for file in shards} == shards
+
+
+def test_a_sample_that_is_damaged_or_of_another_number_counts_as_missing(tmp_path):
+    run = audited(5, tmp_path / "run")
+    part = RunFolder(run.folder).part("assured")
+    other = RunFolder(audited(6, tmp_path / "other").folder).part("assured")
+    for content in (part.read_bytes()[:-9], other.read_bytes()):
+        part.write_bytes(content)
+        with pytest.raises(st.IncompleteError, match="sample of the survivors"):
+            st.report(run.folder)
+        assert audited(5, tmp_path / "run").records() == run.records()
 
 
 def test_a_random_model_meets_the_version_for_those():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import steepest as st
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipes import ATTACKS
-from steepest.audit import api, assurance
+from steepest.audit import assurance, order
 from steepest.audit.cascade import Cascade
 from steepest.audit.outcome import Outcome
 from steepest.audit.rungs import Rung
@@ -59,8 +59,10 @@ def climbed(budgets: list[st.Linf], *rungs: Rung, slack: float = 1.0) -> tuple[O
         asked.append(len(points))
         return network(points)
 
+    model = st.Model(counted, box=(0, 1))
     cascade = Cascade(
-        model=st.Model(counted, box=(0, 1)),
+        model=model,
+        twin=model,
         budgets=tuple(budget.fitted((COUNT, SIZE)) for budget in budgets),
         epsilons=tuple(float(budget.epsilon) for budget in budgets),
         rungs=(Rung(name="affine", work=Affine(network, slack)), *rungs),
@@ -102,7 +104,7 @@ def test_a_proof_for_a_smaller_budget_does_not_retire_at_a_larger_one():
 
 def audited(monkeypatch: pytest.MonkeyPatch, *rungs: Rung, **options) -> st.AuditRun:
     network, x, y = material()
-    monkeypatch.setattr(api, "rungs_of", lambda *_: (rungs, ()))
+    monkeypatch.setattr(order, "rungs_of", lambda *_: (rungs, ()))
     options = {"budget": st.Linf(0.05), "batch_size": 16, **options}
     return st.audit(st.Model(network, box=(0, 1)), (x, y), preset="quick", **options)
 
