@@ -15,15 +15,14 @@ def nearest_classes(problem: Problem, most: int = 9) -> tuple[Tensor, Tensor, Ev
 
     The reach of class k is ρ_k = (z_y − z_k) / sup over the region of ⟨∇(z_k − z_y), δ⟩, both at x: the multiple of
     the region's own first-order gain that is needed, ∞ where nothing is gained. On a linear model the example can be
-    moved to class k exactly where ρ_k ≤ 1. Candidates are the `most` likeliest wrong classes; one forward gives their
-    order, one more and a backward for each of them and for y give the gradients.
+    moved to class k exactly where ρ_k ≤ 1. Candidates are the `most` likeliest wrong classes by the answer at x, which
+    the problem must know; one forward and a backward for each of them and for y give the gradients.
 
     Source: ordering targets by linearised distance is Melamed et al. 2024 (MALT); the region's support takes the
     place of a norm, so that every budget and the box count.
     """
-    problem_clean = problem.clean
-    outputs = problem.model.logits(problem.region.x) if problem_clean is None else problem_clean
-    rivals = likeliest_wrong(outputs, problem.y)[:, :most]
+    assert problem.clean is not None
+    rivals = likeliest_wrong(problem.clean, problem.y)[:, :most]
     classes = torch.cat([problem.y.long()[:, None], rivals], 1)
     found = problem.model.answer(problem.question(problem.region.x, Ask(need=Need.JACOBIAN, classes=classes)))
     assert found.jacobian is not None

@@ -182,7 +182,7 @@ class Cascade:
             return
 
         def ask(rows: Tensor) -> None:
-            classes, _, found = nearest_classes(here.rows(rows))
+            classes, _, found = nearest_classes(outcome.informed(here, rows, None))
             outcome.learn_aims(rows, classes, found)
             stage.forwards += _total(found.forwards, rows)
             stage.backwards += _total(found.backwards, rows)
