@@ -65,7 +65,7 @@ PRESETS = {
             _rung("class 4", "apgd(steps=20, targets=1)", rank=3, closest=0.3, probe=0.15, after="class 3"),
             _rung("swaps", "greedy-swap", kinds=_COUNTED),
             _rung("relay", "relay(rounds=1, climb=20)"),
-            _rung("relay on", "relay", probe=0, after="relay"),
+            _rung("relay on", "relay(rounds=18)", probe=0, after="relay"),
             _rung("closer 1", "apgd(steps=100, targets=1)", rank=0, closest=0.1),
             _rung("closer 2", "apgd(steps=100, targets=1)", rank=1, closest=0.1),
             _rung("closer 3", "md", closest=0.1),
