@@ -74,8 +74,8 @@ PRESETS = {
             _rung("sentinel", "square(queries=500, rescale=True)", probe=0.04),
         ),
         factors=_SIXTEENTHS,
-        cost="about 200 forwards and 120 backwards an unbroken example and ε, 1,600 and 430 where gradients are masked; "
-        "once 36 forwards for the curve",
+        cost="about 200 forwards and 120 backwards an unbroken example and ε, 1,600 and 430 where gradients are "
+        "masked; once 36 forwards for the curve",
     ),
     "thorough": Preset(
         name="thorough",
