@@ -35,6 +35,7 @@ def apart(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+@pytest.mark.full
 def test_one_actor_gives_the_same_records(apart: Path) -> None:
     import ray
 
