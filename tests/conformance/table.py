@@ -252,9 +252,9 @@ ROWS: dict[str, Row] = {
     "relay": Row(
         call="relay(rounds=2, queries=4, climb=3)",
         golden=(
-            ("relay", 865, 144),
-            ("relay(rounds=1, climb=20)", 81, 20),
-            ("relay(rounds=2, queries=5, climb=3)", 17, 6),
+            ("relay", 865, 132),
+            ("relay(rounds=1, climb=20)", 81, 19),
+            ("relay(rounds=2, queries=5, climb=3)", 17, 4),
         ),
         random=True,
         solves="relay(rounds=4, queries=40)",

@@ -86,6 +86,8 @@ def test_budgets_that_are_not_nested_are_refused():
         [st.Weighted(0.1, torch.ones(6)), st.Weighted(0.2, torch.arange(6))],
         [st.Linf(torch.tensor([[0.1, 0.3, 0.1, 0.1, 0.1, 0.1]])), st.Linf(torch.full((1, 6), 0.2))],
         [st.Linf(0.1), st.L2(0.2)],
+        # Nested, but a success of .1 is all of the larger one for some examples and a tenth of it for others.
+        [st.Linf(torch.full((60,), 0.1)), st.Linf(torch.where(torch.arange(60) < 30, 0.2, 1.0))],
     ):
         with pytest.raises(st.UsageError, match="sizes of one kind"):
             audited(network, data, pair)

@@ -124,7 +124,9 @@ def test_every_budget_is_climbed_and_what_does_not_serve_it_is_named(name):
 def test_rungs_that_aim_at_other_classes_are_left_out_of_a_targeted_audit_and_of_few_classes():
     network, x, y = linear(classes=3)
     run = climbed(network, (x, y), st.Linf(0.1), target=2)
-    assert any("class 1: left out: the audit aims at one class" in note for note in run.summary["notes"])
+    assert any("class 2: left out: the audit aims at one class" in note for note in run.summary["notes"])
+    stages = {stage["name"]: stage["entered"] for stage in run.summary["stages"]}
+    assert "rank" not in stages and stages["class 1"] > 0  # one more run towards the audit's own class
     run = climbed(network, (x, y), st.Linf(0.1))
     assert any("class 3: left out: the model has only 2 other classes" in note for note in run.summary["notes"])
 
@@ -184,6 +186,14 @@ def test_out_of_memory_in_the_middle_of_a_run_loses_nothing():
     assert run.summary["stages"][-1]["entered"] == plain.summary["stages"][-1]["entered"]
     said = [note for note in run.summary["notes"] if "memory ran out with batches of" in note]
     assert len(said) == 1 and said[0].endswith("from there on they had 4")
+
+
+def test_another_shard_size_is_another_run(tmp_path):
+    network, x, y = linear()
+    climbed(network, (x, y), st.Linf(0.1), "quick", out=tmp_path / "run", shard_size=32)
+    climbed(network, (x, y), st.Linf(0.1), "quick", out=tmp_path / "run")  # left out: what the run has
+    with pytest.raises(st.UsageError, match="shard_size: 32 → 16"):
+        climbed(network, (x, y), st.Linf(0.1), "quick", out=tmp_path / "run", shard_size=16)
 
 
 def test_batches_halve_and_never_hide_other_errors():

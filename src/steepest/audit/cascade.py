@@ -169,7 +169,7 @@ class Cascade:
 
     def _unfit(self, rung: Rung) -> str | None:
         """Return why a rung does not apply to this audit, if so."""
-        if isinstance(self.objective, Targeted) and (rung.rank is not None or getattr(rung.work, "untargeted", False)):
+        if isinstance(self.objective, Targeted) and (rung.rank or getattr(rung.work, "untargeted", False)):
             return "left out: the audit aims at one class, and this at others"
         classes = self.model.facts.classes
         if rung.rank is not None and classes is not None and rung.rank >= classes - 1:
@@ -178,7 +178,7 @@ class Cascade:
 
     def _rank(self, here: Problem, outcome: Outcome, batches: Batches, epsilon: float) -> None:
         """Order the classes of the unbroken examples by linearised distance, once."""
-        if outcome.aims is not None:
+        if outcome.aims is not None or isinstance(self.objective, Targeted):
             return
 
         def ask(rows: Tensor) -> None:
@@ -187,8 +187,11 @@ class Cascade:
             stage.forwards += _total(found.forwards, rows)
             stage.backwards += _total(found.backwards, rows)
 
-        with _stage(outcome, "rank", epsilon, batches) as (stage, rows):
-            batches.each(rows, ask)
+        with _stage(outcome, "rank", epsilon, batches) as (stage, _):
+            # Those proven at a small ε too: at a larger one they are back.
+            unbroken = (~outcome.broken).nonzero().squeeze(1)
+            stage.entered = unbroken.numel()
+            batches.each(unbroken, ask)
 
     def _ask(self, rung: Rung, here: Problem, outcome: Outcome, rows: Tensor, stage: Stage) -> None:
         """Run a rung on one batch, ask the model again about each success, and keep what stands.
@@ -208,16 +211,16 @@ class Cascade:
         asked = doubtful.nonzero().squeeze(1)
         again = self.model.logits(found.point[asked]) if asked.numel() else found.outputs[asked]
         stands = problem.goal.rows(asked)(again, problem.y[asked])
-        # From here on nothing asks the model: what ran out of memory before has changed nothing.
-        stage.forwards += int(found.forwards.sum()) + asked.numel()
-        stage.backwards += int(found.backwards.sum())
-        stage.notes = tuple(dict.fromkeys((*stage.notes, *found.notes)))
+        kept = asked[stands]
+        # What can run out of memory comes first, and does no harm twice; the counts come last.
+        outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
+        outcome.learn(rows, replace(found, outputs=found.outputs.index_copy(0, asked, again)), found.backwards > 0)
         outcome.forwards[rows[asked]] += 1
         outcome.unconfirmed[rows[asked]] += (found.won[asked] & ~stands).long()
-        outcome.learn(rows, replace(found, outputs=found.outputs.index_copy(0, asked, again)), found.backwards > 0)
-        kept = asked[stands]
-        outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
+        stage.forwards += int(found.forwards.sum()) + asked.numel()
+        stage.backwards += int(found.backwards.sum())
         stage.broken += kept.numel()
+        stage.notes = tuple(dict.fromkeys((*stage.notes, *found.notes)))
 
 
 def _total(count: Count, rows: Tensor) -> int:

@@ -47,6 +47,7 @@ again, did not repeat; `forwards` and `backwards` count passes of either."""
 PRECISIONS = ("auto", "exact")
 """Whether the attacks may search in a faster twin of the model."""
 
+_SIZES = ("batch_size", "shard_size")
 _MEASURED = ("batch_size", "shard_size", "threads", "prepared")
 """Fields of a plan that are found out once where they were left out."""
 
@@ -105,7 +106,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
-        for name in ("batch_size", "shard_size"):
+        for name in _SIZES:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}={getattr(self, name)} is not allowed: give a number of at least 1.")
 
@@ -115,11 +116,12 @@ class Plan:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Return "name: other → mine" for each field of the digest that was asked for differently, not measured."""
+        """Return "name: other → mine" for each field of the digest that was asked for differently, not left out."""
         found = []
         for field in fields(self):
             mine, theirs = _plain(getattr(self, field.name)), _plain(other.get(field.name))
-            if field.name not in (*_MEASURED, _AFTERWARDS) and mine != theirs:
+            left_out = field.name in (*_MEASURED, _AFTERWARDS) and not (field.name in _SIZES and mine)
+            if mine != theirs and not left_out:
                 found.append(f"{field.name}: {_short(theirs)} → {_short(mine)}")
         return found
 

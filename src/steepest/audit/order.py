@@ -202,9 +202,20 @@ def _budgets(budget: Budget | Sequence[Budget], shape: tuple[int, ...]) -> tuple
     fitted = sorted((one.fitted(shape) for one in given), key=lambda one: largest(one.epsilon))
     for small, large in pairwise(fitted):
         alike = describe(small.scaled(0.0)) == describe(large.scaled(0.0))
-        if not alike or bool((torch.as_tensor(small.epsilon) > torch.as_tensor(large.epsilon)).any()):
+        if not alike or not _proportional(small.epsilon, large.epsilon):
             raise UsageError(
                 f"{small!r} and {large!r} are not sizes of one kind: with several budgets each must hold the one "
-                "before. Audit them one by one."
+                "before, and be the same multiple of it for every example and feature. Audit them one by one."
             )
     return tuple(fitted)
+
+
+def _proportional(small: float | Tensor, large: float | Tensor) -> bool:
+    """Whether the larger ε is one multiple of the smaller everywhere: only then one number orders successes."""
+    few, many = (torch.as_tensor(each, dtype=torch.float64) for each in (small, large))
+    few, many = few + torch.zeros_like(many), many + torch.zeros_like(few)
+    if not many.numel():
+        return True
+    top = int(many.argmax())
+    apart = (few * many.flatten()[top] - many * few.flatten()[top]).abs()
+    return bool((few <= many).all()) and bool((apart <= 1e-6 * many.flatten()[top] * many).all())

@@ -158,15 +158,15 @@ class Outcome:
 
     def learn(self, rows: Tensor, found: AttackResult, gradients: Tensor) -> None:
         """Take in what an attack spent, how its search went, and a lower margin if it found one."""
+        margin = -Margin().value(found.outputs, self.y[rows]).double()
+        lower = (margin < self.margin[rows]) & ~found.won
+        self._move(rows[lower], found.point[lower], found.outputs[lower])
         self.forwards[rows] += found.forwards
         self.backwards[rows] += found.backwards
         self.unconfirmed[rows] += found.unconfirmed
         self.tried[rows] += gradients.long()
         self.blind[rows] += (gradients & (found.status == Status.ZERO_GRADIENT)).long()
         self.nonfinite[rows] |= found.status == Status.NONFINITE
-        margin = -Margin().value(found.outputs, self.y[rows]).double()
-        lower = (margin < self.margin[rows]) & ~found.won
-        self._move(rows[lower], found.point[lower], found.outputs[lower])
 
     def solve(self, rows: Tensor, found: AttackResult, outputs: Tensor, stage: str) -> None:
         """Take in confirmed successes; `outputs` is what the model said when asked again."""

@@ -52,7 +52,7 @@ PRESETS = {
             _rung("relay", "relay(rounds=1, queries=20)", closest=0.5),
         ),
         factors=_EIGHTHS,
-        cost="about 40 forwards and 35 backwards an unbroken example and ε; once 36 forwards for the curve",
+        cost="about 40 forwards and 35 backwards an unbroken example and ε; once 10 forwards for the curve",
     ),
     "standard": Preset(
         name="standard",

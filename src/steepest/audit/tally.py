@@ -156,7 +156,7 @@ def _unbroken(rows: Rows, factor: float) -> NDArray[Any]:
     """Whether no success of at most `factor` times the largest budget is known, and the search could be measured."""
     size = rows["radius_gauge"].astype(float)  # None becomes NaN: no success known
     # A success is at most as large as the ε at which it was found: it was rounded towards x.
-    held: NDArray[Any] = ~(size <= factor * (1 + 1e-12)) & ((rows["status"] != "nonfinite") | rows["broken"])
+    held: NDArray[Any] = ~(size <= factor * (1 + 1e-12)) & (rows["status"] != "nonfinite")
     return held
 
 

@@ -23,8 +23,9 @@ _FIRST = 0.5
 class Relay:
     """One chain of random squares per example, and after every `queries` of them a climb from the chain's best point.
 
-    A climb takes `climb` steps along the gradient, of ¼(1 + cos(π·i/climb)) budgets. It does not move the chain: a
-    climbed point lies on the next plateau as a rule, and squares start worse from there.
+    A climb asks `climb` questions: about the chain's best point, and after each of climb − 1 steps along the gradient,
+    of ¼(1 + cos(π·i/climb)) budgets. It does not move the chain: a climbed point lies on the next plateau as a rule,
+    and squares start worse from there.
 
     Args:
         rounds: how many chains' pieces and climbs.
@@ -46,8 +47,9 @@ class Relay:
         return self.squares.init(problem, point)
 
     def ask(self, problem: Problem, state: State, number: int) -> Ask:
-        """See `Search.ask`: the value for a square, the gradient for a step."""
-        return VALUE if number % (self.queries + self.climb) < self.queries else GRADIENT
+        """See `Search.ask`: the gradient before each step, the value elsewhere."""
+        at = number % (self.queries + self.climb)
+        return GRADIENT if self.queries <= at < self.queries + self.climb - 1 else VALUE
 
     def step(self, problem: Problem, found: Evaluation, state: State, number: int) -> tuple[Tensor, State]:
         """See `Search.step`."""
@@ -66,7 +68,7 @@ class Relay:
 @recipe(
     "relay",
     needs="gradient",
-    cost="rounds × (queries × F + climb × (F + B)) + F",
+    cost="rounds × ((queries + climb) × F + (climb − 1) × B) + F",
     source="squares: Andriushchenko et al. 2020; in turn with gradients: ours",
     budgets=("linf", "weighted", "l2", "l1"),
 )
