@@ -40,7 +40,7 @@ def test_one_actor_gives_the_same_records(apart: Path) -> None:
     import ray
 
     audited("reference")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
     try:
         seen = Watcher(-1, lambda: None)
         audited("run", executor=Ray(workers=4), progress=seen)

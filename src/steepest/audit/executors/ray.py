@@ -82,7 +82,10 @@ class Ray:
         dashboard = None if self.address else False
         try:
             ray.init(
-                address=self.address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR
+                address=self.address or "local",
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = self.address or "this machine"
