@@ -200,3 +200,13 @@ def test_float32_data_on_a_bound_that_float32_does_not_hold():
 def test_recipes_that_would_stand_still_are_refused(call):
     with pytest.raises(st.UsageError):
         audited(*linear(), st.Linf(0.1), attacks=call)
+
+
+def test_what_could_not_be_measured_is_robust_at_no_size():
+    """The gradient at x is not a number; nothing inside 0.01 breaks it, and noise does inside 0.1."""
+    network = lambda x: two((x - 0.5).abs().sqrt().mean(1) - 0.15)  # noqa: E731
+    data = (HALF, torch.zeros(40, dtype=torch.int64))
+    run = audited(network, data, [st.Linf(0.01), st.Linf(0.1)], attacks="fgsm, noise(points=5)")
+    assert all(row["broken"] and row["broken_by"] == "noise" for row in run.records())
+    assert [size["robust_accuracy"] for size in run.summary["sizes"]] == [0, 0]
+    assert audited(network, data, st.Linf(0.01), attacks="fgsm, noise(points=5)").robust_accuracy == 0

@@ -48,7 +48,9 @@ PRECISIONS = ("auto", "exact")
 """Whether the attacks may search in a faster twin of the model."""
 
 _SIZES = ("batch_size", "shard_size")
-_MEASURED = ("batch_size", "shard_size", "threads", "prepared")
+"""Fields of a plan that the user may give; where they are left out they are found out once."""
+
+_MEASURED = (*_SIZES, "threads", "prepared")
 """Fields of a plan that are found out once where they were left out."""
 
 _AFTERWARDS = "assure"
@@ -79,7 +81,7 @@ class Plan:
         prepared: the changes that make the twin which is searched in, chosen once by measuring; none: the model.
 
     Raises:
-        UsageError: an unknown precision.
+        UsageError: an unknown precision, a negative size.
     """
 
     model: str

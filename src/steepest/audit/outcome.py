@@ -50,7 +50,7 @@ class FromX:
 @final
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """One row per example of a batch, updated in place as stages report.
+    """One row per example of a shard, updated in place as stages report.
 
     Attributes:
         region: of the largest budget.
