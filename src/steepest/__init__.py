@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.diagnose.api import Diagnosis as Diagnosis
+    from steepest.diagnose.api import diagnose as diagnose
+    from steepest.diagnose.contract import Finding as Finding
+    from steepest.diagnose.contract import Verdict as Verdict
     from steepest.models.ensemble import ensemble as ensemble
     from steepest.models.estimated import estimated as estimated
     from steepest.models.expected import expected as expected
@@ -94,6 +98,10 @@ _HOMES = {
     "low_frequency": "budgets.subspace",
     "relations": "budgets.relations",
     "Weighted": "budgets.weighted",
+    "Diagnosis": "diagnose.api",
+    "diagnose": "diagnose:",
+    "Finding": "diagnose.contract",
+    "Verdict": "diagnose.contract",
     "estimated": "models.estimated",
     "load": "models.loading",
     "Model": "models.model",

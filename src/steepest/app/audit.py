@@ -11,7 +11,7 @@ import typer
 
 from steepest.app import console, exports
 from steepest.app.config import FILE, Settings, command_line, default_folder, resolve
-from steepest.app.exits import GATE_FAILED
+from steepest.app.exits import GATE_FAILED, UNBELIEVABLE
 from steepest.app.gate import Gate, parse_gates
 from steepest.app.opening import open_budgets, open_model, open_source, target_index
 from steepest.audit.api import AuditRun
@@ -21,6 +21,7 @@ from steepest.audit.order import Reopened
 from steepest.audit.parts import PartFinished
 from steepest.audit.places import Place
 from steepest.audit.presets import parse_attacks, preset_of
+from steepest.diagnose.verdict import UNKNOWN
 from steepest.models.objectives import objective_of
 from steepest.report.run import report
 from steepest.report.wording import (
@@ -103,6 +104,7 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         precision=settings.precision,
         save=settings.save,
         assure=settings.assure,
+        diagnose=settings.diagnose,
         allow_chance=settings.allow_chance,
         # The records of a part are part of those of the whole, which is what the report repeats.
         command=command_line(["audit"], settings.model_copy(update={"shard": None})),
@@ -134,8 +136,20 @@ def show(found: AuditRun, written: Sequence[Place]) -> None:
     for sentence in filter(None, (assured(summary), certified(summary), *blind(summary))):
         console.say(sentence)
     console.say(f"accuracy at ε: {_curve(summary['curve'])}")
+    show_verdict(summary["verdict"])
+    if mended := summary["mended"]:
+        first = percent(mended["first"]["robust_accuracy"])
+        console.say(f"as first measured {first}; then the search was mended: {'; '.join(mended['changes'])}")
     for path in written:
         console.say(str(path))
+
+
+def show_verdict(verdict: Mapping[str, Any]) -> None:
+    """Print the word, its reasons in order of weight, and the next thing to do."""
+    console.say(f"verdict: {verdict['word']}")
+    for reason in verdict["reasons"]:
+        console.say(f"  - {reason}")
+    console.say(f"  next: {verdict['next']}")
 
 
 def _row(stage: Mapping[str, Any], *, certify: bool) -> tuple[str, ...]:
@@ -164,3 +178,7 @@ def _judge(gates: Sequence[Gate], summary: Mapping[str, Any], terminal: console.
         terminal.say(f"gate failed: {gate.text}, but {gate.measure} is {gate.measured(summary):.4f}")
     if failed:
         raise typer.Exit(GATE_FAILED)
+    verdict = summary["verdict"]
+    if gates and verdict["word"] != UNKNOWN and not verdict["believable"]:
+        terminal.say(f"the gates hold, but rest on a number that cannot be believed: {verdict['word']}")
+        raise typer.Exit(UNBELIEVABLE)

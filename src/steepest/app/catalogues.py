@@ -11,9 +11,15 @@ from steepest.audit.presets import PRESETS
 from steepest.basis.catalogue import Catalogue
 from steepest.basis.errors import UsageError, unknown
 from steepest.budgets.catalogue import BUDGETS
+from steepest.diagnose.checks import CHECKS
 from steepest.models.objectives import OBJECTIVES
 
-_CATALOGUES: dict[str, Catalogue[Any]] = {"attacks": ATTACKS, "budgets": BUDGETS, "objectives": OBJECTIVES}
+_CATALOGUES: dict[str, Catalogue[Any]] = {
+    "attacks": ATTACKS,
+    "budgets": BUDGETS,
+    "checks": CHECKS,
+    "objectives": OBJECTIVES,
+}
 
 
 def show(kind: str, *, budget: str | None, as_json: bool) -> None:

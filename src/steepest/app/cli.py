@@ -72,10 +72,11 @@ def audit(
     weights: o.Weights = None,
     feature_weights: o.FeatureWeights = None,
     mask: o.Mask = None,
-    trust_code: o.TrustCode = False,
-    save: o.Save = False,
+    trust_code: o.TrustCode = None,
+    save: o.Save = None,
     assure: o.Assure = None,
-    allow_chance: o.AllowChance = False,
+    diagnose: o.Diagnose = None,
+    allow_chance: o.AllowChance = None,
     gate: o.Gate = None,
     executor: o.Executor = None,
     workers: o.Workers = None,
@@ -120,8 +121,8 @@ def attack(
     weights: o.Weights = None,
     feature_weights: o.FeatureWeights = None,
     mask: o.Mask = None,
-    trust_code: o.TrustCode = False,
-    allow_chance: o.AllowChance = False,
+    trust_code: o.TrustCode = None,
+    allow_chance: o.AllowChance = None,
     as_json: o.AsJson = False,
     output: o.Output = None,
     force: o.Force = False,
@@ -159,8 +160,8 @@ def curve(
     weights: o.Weights = None,
     feature_weights: o.FeatureWeights = None,
     mask: o.Mask = None,
-    trust_code: o.TrustCode = False,
-    allow_chance: o.AllowChance = False,
+    trust_code: o.TrustCode = None,
+    allow_chance: o.AllowChance = None,
     as_json: o.AsJson = False,
     output: o.Output = None,
 ) -> None:
@@ -169,6 +170,44 @@ def curve(
     from steepest.app.curve import run
 
     run(given, points=points, as_json=as_json, output=output)
+
+
+@app.command()
+@foreseen(NOTHING)
+def diagnose(
+    model: o.Model,
+    data: o.Data,
+    budget: o.Budget = None,
+    checks: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Names of `steepest list checks`; all if left out.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For the searches without gradients, all together.")] = 20.0,
+    objective: o.Objective = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    box: o.Box = None,
+    labels: o.Labels = None,
+    resize: o.Resize = None,
+    weights: o.Weights = None,
+    feature_weights: o.FeatureWeights = None,
+    mask: o.Mask = None,
+    trust_code: o.TrustCode = None,
+    allow_chance: o.AllowChance = None,
+    as_json: o.AsJson = False,
+    output: o.Output = None,
+) -> None:
+    """Say whether robust accuracies of a model can be believed.
+
+    Every check judges the same 64 examples, or those of --limit or --sample.
+    """
+    given = o.given(locals(), "checks", "seconds", "as_json", "output")
+    from steepest.app.diagnose import run
+
+    run(given, checks=checks, seconds=seconds, as_json=as_json, output=output)
 
 
 @app.command()
@@ -221,7 +260,7 @@ def runs_merge(
 @app.command("list")
 @foreseen(NOTHING)
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="attacks, budgets, objectives or presets.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attacks, budgets, checks, objectives or presets.")],
     budget: Annotated[
         str | None, typer.Option(metavar="KIND", help="Of the attacks, those that serve this budget: l1.")
     ] = None,

@@ -90,6 +90,7 @@ class Settings(BaseModel):
     trust_code: bool = False
     save: bool = False
     assure: int = 0
+    diagnose: bool = True
     allow_chance: bool = False
     gate: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     executor: str = "in-process"
@@ -176,8 +177,8 @@ def command_line(words: Sequence[str], settings: Settings) -> str:
     line = ["steepest", *words, settings.model, settings.data]
     for name, value in settings.model_dump(exclude_defaults=True, exclude={"model", "data"}).items():
         option = "--" + name.replace("_", "-")
-        if value is True:
-            line.append(option)
+        if isinstance(value, bool):
+            line.append(option if value else f"--no-{name}")
         elif name == "gate":
             line += [word for rule in value for word in (option, rule)]
         elif isinstance(value, tuple):
@@ -189,7 +190,7 @@ def command_line(words: Sequence[str], settings: Settings) -> str:
 
 def default_folder(settings: Settings, model_hash: str) -> Path:
     """Return runs/<model>-<data>-<hash of what was asked>: the same question finds its folder again."""
-    asked = settings.model_dump(exclude={"out", "gate", "trust_code", "assure", *_HANDS})
+    asked = settings.model_dump(exclude={"out", "gate", "trust_code", "assure", "diagnose", *_HANDS})
     digest = hashlib.sha256(json.dumps([asked, model_hash], sort_keys=True).encode()).hexdigest()
     names = (_stem(settings.model), _stem(settings.data), digest[:8])
     return Path("runs") / "-".join(names)

@@ -12,7 +12,7 @@ import typer
 
 from steepest.basis.errors import SteepestError
 
-OK, CRASH, USAGE, GATE_FAILED, INCOMPLETE, INTERRUPTED = 0, 1, 2, 10, 12, 130
+OK, CRASH, USAGE, GATE_FAILED, UNBELIEVABLE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 10, 11, 12, 130
 
 P = ParamSpec("P")
 

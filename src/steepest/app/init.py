@@ -37,6 +37,7 @@ seed = 0
 # out = "runs/mine"
 # save = true             # keep every adversarial example
 # assure = 60             # run the full AutoAttack on so many survivors: a bound on what was missed
+# diagnose = false        # do not ask how far the number can be believed
 # executor = "pool"       # or "ray"; who computes the shards
 # workers = 4
 # address = "auto"        # of a Ray cluster; with gpus = 1 for each worker, retries = 3

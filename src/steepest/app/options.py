@@ -56,13 +56,18 @@ Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Safetensors o
 FeatureWeights = Annotated[str | None, typer.Option(metavar="FILE.npy", help="One weight per feature, for 'weighted'.")]
 Mask = Annotated[str | None, typer.Option(metavar="FILE.npy", help="Only features where it is true may change.")]
 TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Open pickles, and run code outside the working directory.")
+    bool | None, typer.Option("--trust-code", help="Open pickles, and run code outside the working directory.")
 ]
-Save = Annotated[bool, typer.Option("--save", help="Keep every adversarial example in the run's artifacts/.")]
+Save = Annotated[bool | None, typer.Option("--save", help="Keep every adversarial example in the run's artifacts/.")]
 Assure = Annotated[
     int | None, typer.Option(metavar="M", help="Run the full AutoAttack on M survivors: a bound on what was missed.")
 ]
-AllowChance = Annotated[bool, typer.Option("--allow-chance", help="Go on although the model is no better than chance.")]
+Diagnose = Annotated[
+    bool | None, typer.Option(help="Say how far the number can be believed, and mend the search: on if left out.")
+]
+AllowChance = Annotated[
+    bool | None, typer.Option("--allow-chance", help="Go on although the model is no better than chance.")
+]
 Gate = Annotated[
     list[str] | None, typer.Option(metavar="RULE", help="Exit with 10 unless it holds: 'robust>=0.40', 'clean>0.9'.")
 ]
@@ -86,9 +91,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an output that exi
 def given(names: dict[str, Any], *without: str) -> dict[str, Any]:
     """Return the options that were given on the command line, from a command's local names.
 
-    >>> given({"seed": 3, "limit": None, "save": False, "as_json": True}, "as_json")
-    {'seed': 3}
+    >>> given({"seed": 3, "limit": None, "diagnose": False, "as_json": True}, "as_json")
+    {'seed': 3, 'diagnose': False}
     """
-    return {
-        name: value for name, value in names.items() if name not in without and value is not None and value is not False
-    }
+    return {name: value for name, value in names.items() if name not in without and value is not None}

@@ -78,18 +78,18 @@ def assure(folder: RunFolder, job: Job, progress: Progress) -> None:
             keep_points(folder, f"assured-{number:05d}", outcome, ids, pictures=GALLERY, everything=plan.save)
             for name, values in found.items():
                 columns[name] += values
-            _add(total, outcome)
+            total.add(outcome.ledger, entered=len(ids), broken=int(outcome.broken.sum()))
             progress.advance(len(ids), f"{total.broken} broken")
     folder.commit("assured", columns, [total], key)
     progress.end()
 
 
 def _full(job: Job) -> Cascade:
-    """Return the protocol as a cascade of one rung; it is the reference, so it searches in the model, not in a twin."""
+    """Return the protocol as a cascade of one rung; it is the reference, so it searches in no faster twin."""
     cascade = job.cascade
     return replace(
         cascade,
-        twin=cascade.model,
+        twin=cascade.sloped,
         budgets=cascade.budgets[-1:],
         epsilons=cascade.epsilons[-1:],
         rungs=(Rung(name=ASSURANCE, work=protocol(job.subject.model.facts.deterministic)),),
@@ -114,14 +114,3 @@ def _attacked(full: Cascade, job: Job, ids: Tensor) -> tuple[Outcome, dict[str, 
     x, y = job.subject.batch(ids)
     outcome = full.rows(ids).run(x, y, ids.to(x.device))
     return outcome, outcome.columns(ids, pixel_hash(x.cpu()), job.plan.seed)
-
-
-def _add(total: Stage, outcome: Outcome) -> None:
-    """Add what one part of the sample took; asking at x belongs to it."""
-    total.entered += len(outcome.broken)
-    total.broken += int(outcome.broken.sum())
-    for stage in outcome.ledger:
-        total.forwards += stage.forwards
-        total.backwards += stage.backwards
-        total.seconds += stage.seconds
-        total.notes = tuple(dict.fromkeys((*total.notes, *stage.notes)))

@@ -44,6 +44,7 @@ class Cascade:
     Attributes:
         model: whose answers are the verdicts, at x and about every point found.
         twin: what the attacks search in; the model itself, or a faster one whose successes the model confirms.
+        sloped: whose gradients are measured: the model, or its surrogate where none reaches its input.
         budgets: in rising order of ε and nested; a success at a smaller one counts for the larger ones.
         epsilons: one label per budget: its largest ε over all chosen examples.
         rungs: in order of cost; where `fgsm` is among them its gradient also gives the curve.
@@ -57,6 +58,7 @@ class Cascade:
 
     model: Model
     twin: Model
+    sloped: Model
     budgets: tuple[Budget, ...]
     epsilons: tuple[float, ...]
     rungs: tuple[Rung, ...]
@@ -91,8 +93,8 @@ class Cascade:
         """
         batches = Batches(self.batch or max(1, y.numel()))
         with self.model.borrowed(self.seed), self.twin.borrowed(self.seed), torch.no_grad():
-            # The curve is a measurement of the model itself, and its gradient serves every ε.
-            whole = replace(self._problem(self.budgets[-1], x, y, ids), model=self.model)
+            # The curve is no search: it is measured in no twin, and its gradient serves every ε.
+            whole = replace(self._problem(self.budgets[-1], x, y, ids), model=self.sloped)
             outcome = self._clean(whole, batches)
             if any(rung.is_fgsm for rung in self.rungs):
                 self._measure_curve(whole, outcome, batches)

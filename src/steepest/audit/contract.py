@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -53,8 +54,8 @@ _SIZES = ("batch_size", "shard_size")
 _MEASURED = (*_SIZES, "threads", "prepared")
 """Fields of a plan that are found out once where they were left out."""
 
-_AFTERWARDS = "assure"
-"""The field that decides what is done when all shards are there, so that a finished run can be asked for more."""
+AFTERWARDS = ("assure", "diagnose")
+"""Fields that decide what is done when all shards are there, so that a finished run can be asked for more."""
 
 BLIND = ("zero_gradient", "nonfinite")
 """The statuses of examples that could not be attacked as they should have been."""
@@ -76,6 +77,7 @@ class Plan:
         precision: "auto", or "exact": the model itself is searched in.
         assure: so many survivors are drawn for the full protocol; 0: none. No part of the digest: the records of the
             shards do not depend on it.
+        diagnose: say how far the number can be believed, and mend the search; no part of the digest either.
         batch_size, threads: measured once; part of the plan because kernels differ by batch size.
         shard_size: examples in a shard; rungs draw samples and find the closest examples within it.
         prepared: the changes that make the twin which is searched in, chosen once by measuring; none: the model.
@@ -99,6 +101,7 @@ class Plan:
     save: bool
     version: str
     assure: int = 0
+    diagnose: bool = True
     batch_size: int = 0
     shard_size: int = 0
     threads: int = 0
@@ -114,7 +117,7 @@ class Plan:
 
     def digest(self) -> str:
         """Return the sha256 of all that decides the records of the shards."""
-        asked = {name: value for name, value in asdict(self).items() if name != _AFTERWARDS}
+        asked = {name: value for name, value in asdict(self).items() if name not in AFTERWARDS}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: dict[str, Any]) -> list[str]:
@@ -122,7 +125,7 @@ class Plan:
         found = []
         for field in fields(self):
             mine, theirs = _plain(getattr(self, field.name)), _plain(other.get(field.name))
-            left_out = field.name in (*_MEASURED, _AFTERWARDS) and not (field.name in _SIZES and mine)
+            left_out = field.name in (*_MEASURED, *AFTERWARDS) and not (field.name in _SIZES and mine)
             if mine != theirs and not left_out:
                 found.append(f"{field.name}: {_short(theirs)} → {_short(mine)}")
         return found
@@ -131,6 +134,11 @@ class Plan:
 def sample_key(digest: str, count: int) -> str:
     """Return what names the sample of `count` survivors of the run with a plan's digest."""
     return f"{digest} {count}"
+
+
+def mended_key(digest: str) -> str:
+    """Return what names the search that was mended after the diagnosis of the run with a plan's digest."""
+    return f"{digest} mended"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,6 +162,16 @@ class Stage:
     backwards: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    def add(self, parts: Iterable[Stage], *, entered: int, broken: int) -> None:
+        """Take in what one part of the examples took, whatever its stages were called."""
+        self.entered += entered
+        self.broken += broken
+        for part in parts:
+            self.forwards += part.forwards
+            self.backwards += part.backwards
+            self.seconds += part.seconds
+            self.notes = tuple(dict.fromkeys((*self.notes, *part.notes)))
 
 
 def _plain(value: Any) -> Any:

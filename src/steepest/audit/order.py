@@ -69,6 +69,7 @@ class Order:
     precision: str
     save: bool
     assure: int
+    diagnose: bool
     allow_chance: bool
 
     def packed(self) -> bytes:
@@ -115,7 +116,8 @@ class Job:
         Raises:
             ModelError: the twin cannot be made here.
         """
-        twin = prepared(self.subject.model, plan.prepared, self.subject.first[1])
+        sloped = self.subject.sloped
+        twin = prepared(sloped, plan.prepared, self.subject.first[1]) if plan.prepared else sloped
         return replace(self, plan=plan, cascade=replace(self.cascade, twin=twin, batch=plan.batch_size))
 
 
@@ -136,7 +138,8 @@ def opened(order: Order) -> Job:
     rungs, left_out = rungs_of(order.attacks, order.preset, budgets[-1], subject.model.facts.answers)
     cascade = Cascade(
         model=subject.model,
-        twin=subject.model,
+        twin=subject.sloped,
+        sloped=subject.sloped,
         budgets=budgets,
         epsilons=epsilons,
         rungs=rungs,
@@ -159,6 +162,7 @@ def opened(order: Order) -> Job:
         seed=seed,
         save=order.save,
         assure=order.assure,
+        diagnose=order.diagnose,
         version=VERSION,
         batch_size=order.batch_size or 0,
         shard_size=order.shard_size or 0,

@@ -16,7 +16,7 @@ import torch
 from steepest.audit import measure
 from steepest.audit.assurance import require_answers
 from steepest.audit.cascade import Cascade
-from steepest.audit.contract import SCHEMA_VERSION, Plan
+from steepest.audit.contract import AFTERWARDS, SCHEMA_VERSION, Plan
 from steepest.audit.executors.contract import Executor, Task
 from steepest.audit.order import Job
 from steepest.audit.parts import Part
@@ -39,7 +39,7 @@ _BATCHES, _SHARD = 16, 1024
 def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple[Job, bool]:
     """Return the job with its whole plan, and whether the folder held it already; a new one is written down there.
 
-    A run that is asked for another sample of survivors stays the same run.
+    A run that is asked for more when its shards are there, a diagnosis or another sample, stays the same run.
 
     Args:
         command: the text that the report gives to repeat the run.
@@ -60,7 +60,7 @@ def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple
     held = manifest["plan"]
     measured = {name: held[name] for name in ("batch_size", "shard_size", "threads")}
     plan = replace(job.plan, **measured, prepared=tuple(held["prepared"]))
-    if held["assure"] != plan.assure:
+    if any(held[name] != getattr(plan, name) for name in AFTERWARDS):
         said = command or _as_python(job.subject, job.cascade, plan)
         folder.amend({**manifest, "plan": asdict(plan), "command": said})
     return job.planned(plan), continued
@@ -68,7 +68,7 @@ def begin(folder: RunFolder, job: Job, command: str | None, count: int) -> tuple
 
 def _measured(job: Job, count: int) -> tuple[Plan, Preparation]:
     """The plan with what is found out once: sizes, a number of threads, and what is searched in."""
-    plan, model, (first, x, y) = job.plan, job.subject.model, job.subject.first
+    plan, model, (first, x, y) = job.plan, job.subject.sloped, job.subject.first
     objective = job.cascade.objective.rows(first)
     need = Need.GRADIENT if plan.assure else job.cascade.need
     size = plan.batch_size or measure.batch_size(model, x, y, objective, need)

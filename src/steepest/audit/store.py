@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steepest.audit import places
-from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage, sample_key
-from steepest.audit.merging import merged
+from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage, mended_key, sample_key
+from steepest.audit.merging import ASSURANCE, MENDED, merged
 from steepest.audit.places import Place, StorePath, place_of
 from steepest.basis.errors import DataError, IncompleteError, UsageError
 
-Shard = int | Literal["assured"]
-"""A shard of the cascade, or what the full protocol found on a sample of the survivors of all shards."""
+Shard = int | Literal["mended", "assured"]
+"""A shard of the cascade; what a mended search found on the survivors of all shards; the full protocol, on a sample."""
 
 _PLAN_KEY, _STAGES_KEY = b"steepest_plan", b"steepest_stages"
 _CONNECTIONS = 16
@@ -99,7 +99,7 @@ class RunFolder:
         _disk(partial(places.create, self.manifest_path, _text(manifest)), self.path)
 
     def amend(self, manifest: dict[str, Any]) -> None:
-        """Put another manifest in place: the same run, asked for another sample of survivors."""
+        """Put another manifest in place: the same run, asked for more when its shards are there."""
         self.write(self.manifest_path, _text(manifest))
 
     def part(self, shard: Shard) -> Place:
@@ -145,7 +145,7 @@ class RunFolder:
             IncompleteError: shards are missing, or the sample of survivors; the same command again finishes them.
         """
         found, sample = self.unassured(shards), self.assured()
-        return found if sample is None else merged(found, sample)
+        return found if sample is None else merged(found, sample, ASSURANCE)
 
     def assured(self) -> pa.Table | None:
         """Return the records of the full protocol on a sample of the survivors, or None where none was asked for.
@@ -164,6 +164,23 @@ class RunFolder:
         return None
 
     def unassured(self, shards: int) -> pa.Table:
+        """Return the records of the cascade and of the search that was mended, sorted by example id; as `first`."""
+        found, more = self.first(shards), self._mended()
+        return found if more is None else merged(found, more.replace_schema_metadata(None), MENDED)
+
+    def diagnosis(self) -> dict[str, Any] | None:
+        """Return what the diagnosis found, or None where there is none of these records."""
+        try:
+            found: dict[str, Any] = json.loads(self._diagnosis_path.read_bytes().decode("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if found.get("plan_hash") == self.manifest()["plan_hash"] else None
+
+    def keep_diagnosis(self, found: dict[str, Any]) -> None:
+        """Write down what the diagnosis found; it is complete when this file is there."""
+        self.write(self._diagnosis_path, _text({**found, "plan_hash": self.manifest()["plan_hash"]}))
+
+    def first(self, shards: int) -> pa.Table:
         """Return the records of the cascade alone, sorted by example id.
 
         Raises:
@@ -182,8 +199,8 @@ class RunFolder:
     def ledger(self, shards: int) -> list[Stage]:
         """Return the stages in order, each added up over all shards."""
         total: dict[tuple[str, float], Stage] = {}
-        sample = self._sample()
-        for part in (*self._parts(shards, self.manifest()["plan_hash"]), *([] if sample is None else [sample])):
+        later = [part for part in (self._mended(), self._sample()) if part is not None]
+        for part in (*self._parts(shards, self.manifest()["plan_hash"]), *later):
             for row in json.loads(part.schema.metadata.get(_STAGES_KEY, b"[]") if part else b"[]"):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
                 for key in ("entered", "broken", "forwards", "backwards", "seconds"):
@@ -196,6 +213,15 @@ class RunFolder:
     def write(self, place: Place, content: bytes | Callable[[IO[bytes]], object]) -> None:
         """Write a file of the run: a reader sees the old one or the whole new one."""
         _disk(partial(places.write, place, content), self.path)
+
+    @property
+    def _diagnosis_path(self) -> Place:
+        return self.path / "results" / "diagnosis.json"
+
+    def _mended(self) -> pa.Table | None:
+        """Read what a mended search found; None where nothing was mended, or the diagnosis is not complete."""
+        found = self.diagnosis()
+        return self._read(mended_key(found["plan_hash"]), "mended") if found is not None and found["mended"] else None
 
     def _sample(self) -> pa.Table | None:
         """Read the sample of survivors that was asked for last, None where none was, or it is missing."""

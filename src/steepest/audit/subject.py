@@ -15,9 +15,13 @@ from steepest.audit.fingerprints import describe
 from steepest.audit.statistics import looks_like_chance
 from steepest.basis.errors import DataError, ModelError, SteepestError, UsageError
 from steepest.basis.progress import Progress
+from steepest.models.confirmed import Confirmed
+from steepest.models.contract import Need
 from steepest.models.inspection import inspected
 from steepest.models.loading import fitted_to, load
 from steepest.models.model import Model, Network
+from steepest.models.objectives import Margin
+from steepest.models.surrogate import surrogate
 
 PREVIEW = 256
 """How many examples are looked at before a run begins."""
@@ -34,9 +38,11 @@ class Subject:
         adapted: what was changed to make model and data fit each other.
         first: (ids, x, y) of some examples, spread over the choice.
         correct: how many of those the model gets right.
+        sloped: the model, or its surrogate where no gradient reaches the model's input.
     """
 
     model: Model
+    sloped: Model
     source: Source
     ids: Tensor
     dtype: torch.dtype
@@ -125,6 +131,7 @@ def prepare(
     spread = ids[torch.linspace(0, len(ids) - 1, min(len(ids), PREVIEW)).round().long()]
     subject = Subject(
         model=handle,
+        sloped=handle,
         source=source,
         ids=ids,
         dtype=dtype,
@@ -150,7 +157,10 @@ def prepare(
         if not allow_chance:
             raise DataError(f"{chance}. {_CAUSES}")
         notes = (*notes, f"{chance}.")
-    return replace(subject, model=handle, notes=notes, first=(spread, x, y), correct=correct)
+    sloped = _sloped(handle, x[:2], y[:2])
+    if sloped is not handle:
+        notes = (*notes, _CUT_OFF)
+    return replace(subject, model=handle, sloped=sloped, notes=notes, first=(spread, x, y), correct=correct)
 
 
 def aimed(subject: Subject, target: int) -> Subject:
@@ -164,6 +174,22 @@ def aimed(subject: Subject, target: int) -> Subject:
         raise UsageError(f"target {target} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
     aim = f"the attacks aim at class {target}; examples of that class are left out"
     return replace(subject, notes=(*subject.notes, aim))
+
+
+def _sloped(model: Model, x: Tensor, y: Tensor) -> Model:
+    """Return what gradients are taken of: the model, or a surrogate confirmed by it where the model's are cut off."""
+    if model.facts.answers != "gradient" or _has_gradient(model, x, y):
+        return model
+    other = surrogate(model)
+    return other.asked_by(Confirmed(model)) if _has_gradient(other, x, y) else model
+
+
+def _has_gradient(model: Model, x: Tensor, y: Tensor) -> bool:
+    try:
+        model.evaluate(x, y, Margin(), need=Need.GRADIENT)
+    except ModelError:
+        return False
+    return True
 
 
 def _require_answer(model: Model, x: Tensor) -> None:
@@ -181,6 +207,10 @@ def _require_answer(model: Model, x: Tensor) -> None:
         ) from error
 
 
+_CUT_OFF = (
+    "no gradient reaches the model's input: gradients are taken through a surrogate that passes them on, and what is "
+    "found there is asked of the model"
+)
 _CAUSES = (
     "Likely causes: the labels are in another order than the model's outputs (give class names in the model's "
     "order: --labels); the normalisation is missing or doubled (--mean, --std); the layout or range of the images "

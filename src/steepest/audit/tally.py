@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from steepest.audit.assurance import protocol
 from steepest.audit.contract import BLIND, Stage
 from steepest.audit.statistics import CONFIDENCE, interval, most_missed
+from steepest.diagnose.verdict import verdict
 
 Rows = dict[str, NDArray[Any]]
 
@@ -73,6 +74,27 @@ def tally(
         "preparation": manifest["preparation"],
         "run": manifest["run"],
         "command": manifest["command"],
+    }
+
+
+def judged(diagnosis: Mapping[str, Any] | None, first: pa.Table | None) -> dict[str, Any]:
+    """Return the summary's part on how far it can be believed; `first` holds the records before the mending."""
+    found = diagnosis or {"verdict": verdict([]).to_record(), "findings": [], "notes": [], "changes": []}
+    return {
+        "verdict": found["verdict"],
+        "findings": found["findings"],
+        "diagnosis_notes": found["notes"],
+        "mended": None if first is None else {"changes": found["changes"], "first": _first(first)},
+    }
+
+
+def _first(table: pa.Table) -> dict[str, Any]:
+    """Return the robust accuracy as first measured."""
+    robust = ~table["broken"].to_numpy(zero_copy_only=False) & np.not_equal(table["status"], "nonfinite")
+    return {
+        "robust_accuracy": _share(robust),
+        "robust_interval": interval(int(robust.sum()), len(robust)),
+        "robust_count": int(robust.sum()),
     }
 
 

@@ -1,0 +1,108 @@
+"""Diagnose in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor
+
+from steepest.attacks.api import ObjectiveChoice, pose
+from steepest.basis.errors import UsageError
+from steepest.basis.progress import Progress, Silent
+from steepest.budgets.contract import Budget
+from steepest.diagnose.contract import Finding, Verdict
+from steepest.diagnose.panel import FEW, estimate, examine, named
+from steepest.diagnose.probe import Probe
+from steepest.diagnose.verdict import verdict
+from steepest.models.inspection import inspected
+from steepest.models.model import Model, Network
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What the panel found.
+
+    Attributes:
+        findings: one per check, cheap ones first.
+        notes: what a reader must know of the whole, e.g. that few examples were given.
+        estimated, seconds: what was foretold, and what it took.
+    """
+
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    count: int
+    notes: tuple[str, ...]
+    estimated: float
+    seconds: float
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the diagnosis as plain JSON values."""
+        return {
+            "verdict": self.verdict.to_record(),
+            "findings": [each.to_record() for each in self.findings],
+            "n": self.count,
+            "notes": list(self.notes),
+            "estimated": self.estimated,
+            "seconds": self.seconds,
+        }
+
+
+def diagnose(
+    model: Model | Network,
+    data: tuple[Tensor, Tensor],
+    budget: Budget,
+    *,
+    objective: ObjectiveChoice = "scaled-ce",
+    checks: Sequence[str] | None = None,
+    seed: int = 0,
+    seconds: float = 20.0,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Say whether robust accuracies of this model inside this budget can be believed, and why not.
+
+    Every check of the catalogue judges the same examples; 64 are a good number. What one check asks is not asked
+    again for another.
+
+    Args:
+        model: a `Model`; a bare module is taken with the box [0, 1].
+        data: (x [N, *features], y int64 [N]).
+        checks: names of `steepest list checks`; all if left out.
+        seconds: for the searches without gradients, all together.
+
+    Raises:
+        UsageError: no example, an unknown check.
+        DataError: x leaves the box or is not finite; labels do not fit.
+        ModelError: the model does not answer [N, K].
+
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
+    >>> from steepest.budgets.linf import Linf
+    >>> x = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
+    >>> diagnose(net, (x, net(x).argmax(1)), Linf(0.1), seconds=1).verdict.word
+    'no sign of masking found'
+    """
+    begin, told = time.perf_counter(), progress or Silent()
+    x, y = data
+    if not len(x):
+        raise UsageError("there is no example to diagnose on: give at least one, better 64.")
+    handle = model if isinstance(model, Model) else Model(model)
+    pose(handle, x, y, budget, objective=objective)  # refuses what does not fit before any work
+    handle = inspected(handle, x) if handle.facts.classes is None else handle
+    panel = named(checks)
+    probe = Probe(handle, x, y, budget, objective=objective, seed=seed, seconds=seconds)
+    with handle.borrowed(seed):
+        foretold = estimate(probe, panel)
+    told.say(f"{len(panel)} checks on {len(x)} examples: about {foretold:.0f} s")
+    findings = tuple(examine(probe, panel, told))
+    notes = () if len(x) >= FEW else (f"{len(x)} examples are few: intervals are wide, and rare signs are missed",)
+    return Diagnosis(
+        findings=findings,
+        verdict=verdict(findings),
+        count=len(x),
+        notes=notes,
+        estimated=foretold,
+        seconds=time.perf_counter() - begin,
+    )

@@ -1,0 +1,11 @@
+"""The checks, one file each; every file in this folder enters its check into the catalogue by being here."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from steepest.diagnose.check import CHECKS as CHECKS
+
+for _found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_found.name}")
