@@ -220,7 +220,7 @@ def test_records_of_both_searches_become_one():
         row(0, **won, broken_by="clean", radius=1.0, radius_gauge=0.9),
     ]
     tables = (pa.Table.from_pylist(rows, schema=RECORD) for rows in (first, second))
-    zero, one, two, three, four = merged(*tables).to_pylist()
+    zero, one, two, three, four = merged(*tables, "assurance").to_pylist()
     passes = {"forwards": 6, "backwards": 2}
     assert zero == row(0, **won, **passes, broken_by="assurance", radius=1.0, radius_gauge=0.9)
     assert one == row(1, margin=0.1, gauge=0.9, forwards=13, backwards=2, unconfirmed=3)

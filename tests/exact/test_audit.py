@@ -206,7 +206,12 @@ def test_what_could_not_be_measured_is_robust_at_no_size():
     """The gradient at x is not a number; nothing inside 0.01 breaks it, and noise does inside 0.1."""
     network = lambda x: two((x - 0.5).abs().sqrt().mean(1) - 0.15)  # noqa: E731
     data = (HALF, torch.zeros(40, dtype=torch.int64))
-    run = audited(network, data, [st.Linf(0.01), st.Linf(0.1)], attacks="fgsm, noise(points=5)")
+    run = audited(network, data, [st.Linf(0.01), st.Linf(0.1)], attacks="fgsm, noise(points=5)", diagnose=False)
     assert all(row["broken"] and row["broken_by"] == "noise" for row in run.records())
     assert [size["robust_accuracy"] for size in run.summary["sizes"]] == [0, 0]
-    assert audited(network, data, st.Linf(0.01), attacks="fgsm, noise(points=5)").robust_accuracy == 0
+    small = {"budget": st.Linf(0.01), "attacks": "fgsm, noise(points=5)"}
+    assert audited(network, data, **small, diagnose=False).robust_accuracy == 0
+    mended = audited(network, data, **small)
+    assert mended.verdict.word == "masked"
+    assert mended.summary["mended"]["first"]["robust_accuracy"] == 0
+    assert mended.robust_accuracy == 1  # a search that met no such point: |x − ½| ≤ 0.01 gives at most 0.1 < 0.15

@@ -63,6 +63,7 @@ def climbed(budgets: list[st.Linf], *rungs: Rung, slack: float = 1.0) -> tuple[O
     cascade = Cascade(
         model=model,
         twin=model,
+        sloped=model,
         budgets=tuple(budget.fitted((COUNT, SIZE)) for budget in budgets),
         epsilons=tuple(float(budget.epsilon) for budget in budgets),
         rungs=(Rung(name="affine", work=Affine(network, slack)), *rungs),

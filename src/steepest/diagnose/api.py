@@ -30,6 +30,13 @@ class Diagnosis:
         findings: one per check, cheap ones first.
         notes: what a reader must know of the whole, e.g. that few examples were given.
         estimated, seconds: what was foretold, and what it took.
+
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
+    >>> from steepest.budgets.linf import Linf
+    >>> x = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
+    >>> found = diagnose(net, (x, net(x).argmax(1)), Linf(0.1), checks=["gradients"])
+    >>> found.findings[0].level.value, found.to_record()["n"]
+    ('pass', 20)
     """
 
     findings: tuple[Finding, ...]

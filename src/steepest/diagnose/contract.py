@@ -108,6 +108,12 @@ class Finding:
         examples: ids behind the level, rising; at most 100.
         of: examples measured.
         forwards, backwards: passes over examples that it asked for; what it read from others' questions is not counted.
+
+    >>> made = Finding(
+    ...     check="gradients", question="?", family=Family.MASKED, level=Level.PASS, says="finite", source="a paper"
+    ... )
+    >>> Finding.from_record(made.to_record()) == made
+    True
     """
 
     check: str
@@ -162,6 +168,10 @@ class Verdict:
         reasons: in order of weight, one sentence each.
         next: the next thing to do.
         remedies: what the findings ask for, each once, in the order of the reasons.
+
+    >>> from steepest.diagnose.verdict import verdict
+    >>> verdict([]).believable
+    False
     """
 
     word: str

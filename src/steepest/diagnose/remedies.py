@@ -36,9 +36,9 @@ class Mended:
     free: bool = False
     changes: tuple[str, ...] = ()
 
-    def changed(self, change: str, **fields: object) -> Mended:
-        """Return the way with fields replaced and one more sentence."""
-        return replace(self, changes=(*self.changes, change), **fields)  # type: ignore[arg-type]
+    def asked(self, model: Model, name: str, change: str) -> Mended:
+        """Return the way with another model in its place, and one more sentence."""
+        return replace(self, model=model, name=name, changes=(*self.changes, change))
 
 
 SCALED, EXPECTATION, SURROGATE = "scaled objective", "expectation", "surrogate"
@@ -75,25 +75,22 @@ def mended(
             raise unknown("remedy", name, REMEDIES)
     base = Mended(name="mended", model=model, objective=objective)
     if SCALED in asked:
-        base = base.changed(f"scaled-ce is ascended instead of {objective}", objective="scaled-ce")
+        base = replace(base, objective="scaled-ce", changes=(f"scaled-ce is ascended instead of {objective}",))
     if SURROGATE in asked:
-        base = base.changed("gradients pass through a surrogate", model=surrogate(base.model), name="surrogate")
+        base = base.asked(surrogate(base.model), "surrogate", "gradients pass through a surrogate")
     if EXPECTATION in asked:
         draws = asked[EXPECTATION].get("draws", 20)
-        base = base.changed(
-            f"answers and gradients are means over {draws} draws",
-            model=base.model.asked_by(Expected(draws)),
-            name="expectation",
-        )
+        change = f"answers and gradients are means over {draws} draws"
+        base = base.asked(base.model.asked_by(Expected(draws)), "expectation", change)
     ways = [base] if base.changes else []
     if AVERAGED in asked:
         oracle = Averaged(**asked[AVERAGED])
         change = f"gradients are means over {oracle.draws} points within {oracle.radius:g} of the budget"
-        ways.append(base.changed(change, model=base.model.asked_by(oracle), name="averaged gradients"))
+        ways.append(base.asked(base.model.asked_by(oracle), "averaged gradients", change))
     if ESTIMATED in asked:
         ways.append(_estimated(base, region, stream, **asked[ESTIMATED]))
     if FREE in asked:
-        ways.append(base.changed("no gradient is used", free=True, name="gradient-free"))
+        ways.append(replace(base.asked(base.model, "gradient-free", "no gradient is used"), free=True))
     return tuple(ways)
 
 
@@ -101,7 +98,7 @@ def _estimated(base: Mended, region: Region, stream: Stream, samples: int = 64, 
     width = reach * typical_change(region, stream)
     oracle = Estimated(samples=samples, sigma=width, draw="signs", box=region.box)
     change = f"gradients are estimated from {samples} pairs of values {2 * width:.3g} apart in each feature"
-    return base.changed(change, model=base.model.asked_by(oracle), name="estimated gradients")
+    return base.asked(base.model.asked_by(oracle), "estimated gradients", change)
 
 
 def typical_change(region: Region, stream: Stream) -> float:
