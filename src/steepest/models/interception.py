@@ -64,4 +64,5 @@ def _cut_off(network: nn.Module) -> None:
         for held in (vars(module), module._buffers):
             for name, value in list(held.items()):
                 if isinstance(value, Tensor) and value.grad_fn is not None:
-                    held[name] = value.detach()
+                    # In place where that is possible: others may hold the same buffer, to put it back.
+                    held[name] = value.detach() if value._is_view() else value.detach_()

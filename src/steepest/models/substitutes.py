@@ -25,6 +25,9 @@ _INDEXED = frozenset("getitem index_select gather select narrow".split())
 """Only their first argument is taken for what stands behind it: an index must stay one."""
 
 
+_STEP = 0.1
+"""A soft step's width over the mean distance of an example's numbers from it: wider ones drown what is near a step."""
+
 Rule = Callable[[Scene, Call], Any]
 
 
@@ -36,8 +39,8 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def soft_sign(x: Tensor) -> Tensor:
-    """Return x/(w + |x|), w the example's mean |x|: its slope w/(w + |x|)² vanishes nowhere in floats."""
-    width = _unit(x)
+    """Return x/(w + |x|), w a tenth of the example's mean |x|: its slope w/(w + |x|)² vanishes nowhere."""
+    width = _STEP * _unit(x)
     return x / (width + x.abs())
 
 
@@ -175,7 +178,7 @@ def _clamped(scene: Scene, call: Call) -> Any:
     """A clamp goes on beyond its ends, ever more slowly, and the more of an example is there the more it counts."""
     lower, upper, scale, shift = _bounds(call)
     source = scene.source(call)
-    if not followed(source) or upper is None or (lower is None and call.name != "relu6"):
+    if not followed(source) or upper is None or (lower is None and upper != 6):
         return call.run()
     x = source * scale + shift if scale != 1 else source
     over = (x - upper).relu()
@@ -200,20 +203,20 @@ def _share(outside: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _bounds(call: Call) -> tuple[Any, Any, float, float]:
-    """Return lower, upper, and the scale and shift of what is clamped; relu6 has no lower end: it is a ReLU there."""
+    """Return lower, upper, and the scale and shift of what is clamped; a ReLU6 has no lower end: it is a ReLU there."""
     if call.name == "hardsigmoid":
         return 0.0, 1.0, 1 / 6, 0.5
+    names, default = (("min_val", "max_val"), 1.0) if call.name == "hardtanh" else (("min", "max"), None)
+    lower, upper = call.given(1, names[0], default and -default), call.given(2, names[1], default)
     if call.name == "relu6":
-        return None, 6.0, 1.0, 0.0
-    if call.name == "hardtanh":
-        return call.given(1, "min_val", -1.0), call.given(2, "max_val", 1.0), 1.0, 0.0
-    ends = (call.given(1, "min"), call.given(2, "max"))
-    lower, upper = (None if isinstance(end, float) and math.isinf(end) else end for end in ends)
-    return lower, upper, 1.0, 0.0
+        lower, upper = 0.0, 6.0
+    lower, upper = (None if isinstance(end, float) and math.isinf(end) else end for end in (lower, upper))
+    six = isinstance(lower, int | float) and isinstance(upper, int | float) and (lower, upper) == (0, 6)
+    return None if six else lower, upper, 1.0, 0.0
 
 
 def _flat_ended(scene: Scene, call: Call) -> Any:
-    """A sigmoid whose slope is below the rounding of its answers has a tail there, as a clamp does."""
+    """A sigmoid with a slope below the rounding of its answers somewhere is steeper by a tail, as a clamp is."""
     source = scene.source(call)
     if not followed(source):
         return call.run()
@@ -224,9 +227,8 @@ def _flat_ended(scene: Scene, call: Call) -> Any:
         return call.run()
     scene.remark("saturates", call.name)
     width = _unit(source)
-    tail = torch.where(outside, source * width / (width + source.abs()), 0)
-    smooth = source.tanh() if call.name == "tanh" else source.sigmoid()
-    return scene.answer(call, value, smooth + _share(outside, tail.dtype) * tail)
+    tail = _share(outside, value.dtype) * (width / (width + source.detach().abs())) ** 2
+    return scene.answer(call, value, source * torch.maximum(slope, tail))
 
 
 def _chose(scene: Scene, call: Call) -> Any:

@@ -24,7 +24,8 @@ def surrogate(model: Model | Network) -> Model:
 
     - rounding, casts to integers, fake quantisers: the identity;
     - sign, comparisons, argmax with one-hot: a soft step or choice, whose tail is heavy enough never to be 0;
-    - clamps with two ends, hard and ordinary sigmoids, where they are saturated: such a tail; a ReLU stays a ReLU;
+    - clamps with two ends, hard and ordinary sigmoids, where they are saturated: such a tail; a ReLU stays a ReLU,
+      and so does the lower end of a ReLU6;
     - detached tensors and no_grad: stay on the graph; hooks on gradients are left out;
     - a custom autograd function: its forward is differentiated, whatever its backward says;
     - √, log, powers, quotients where their slope is not finite: 0.
