@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from steepest.models.plain import scores as scores
     from steepest.models.straight_through import defended as defended
     from steepest.models.straight_through import straight_through as straight_through
+    from steepest.models.surrogate import found_obstacles as found_obstacles
+    from steepest.models.surrogate import surrogate as surrogate
     from steepest.report.run import report as report
 
 _HOMES = {
@@ -112,6 +114,8 @@ _HOMES = {
     "expected": "models.expected",
     "defended": "models.straight_through",
     "straight_through": "models.straight_through",
+    "found_obstacles": "models.surrogate",
+    "surrogate": "models.surrogate",
     "report": "report:",
     "__version__": "basis.version:VERSION",
 }
