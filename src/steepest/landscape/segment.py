@@ -1,0 +1,52 @@
+"""Whether the gradients along a segment add up to the change of the loss between its ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from steepest.basis.tensors import largest
+from steepest.landscape.terrain import Terrain, between
+
+_ROUNDINGS = 32
+"""So many units in the last place of the largest output may a change consist of that is none."""
+
+
+def segment_residual(terrain: Terrain, end: Tensor, *, points: int = 32) -> Tensor:
+    """Return how far the fundamental theorem of calculus fails from x to `end` [N, *features], float64 [N] in [0, 1].
+
+    With d = end − x and the midpoints t_i = (i + ½)/n of n = `points` equal parts,
+
+        residual = |ΔL − mean_i ⟨∇L(x + t_i·d), d⟩| / (|ΔL| + mean_i |⟨∇L(x + t_i·d), d⟩|).
+
+    For every absolutely continuous objective with its own gradient (ReLU, max-pooling, batch-norm in evaluation) it
+    falls to 0 as n grows; it stays where the loss jumps (quantised inputs, k-winners-take-all: 1 where gradients are
+    zero) or where the backward pass is not the forward's (straight-through, wrong signs). It is 0 where nothing
+    changes and all slopes are zero, and blind to flat ground: saturation shows in `gradient_statistics`.
+
+    The objective's ascent must be its value up to a constant: `Margin`. Computed in float64 where the network has a
+    twin there; a change that rounding explains counts as none. NaN where an output or gradient is not finite. Asks
+    n + 2 forwards and n backwards (two more forwards to find the twin). A model that draws random numbers must be
+    `borrowed` with a seed, or its noise counts as jumps.
+
+    Source: the check is ours; the theorem that it tests is Lebesgue's.
+
+    >>> import steepest as st
+    >>> x, y, end = torch.tensor([[0.5, 0.3]]), torch.tensor([0]), torch.tensor([[0.6, 0.4]])
+    >>> smooth = Terrain.around(st.Model(lambda p: p**2), x, y, st.Linf(0.1))
+    >>> bool(segment_residual(smooth, end) < 1e-6)
+    True
+    >>> steps = Terrain.around(st.Model(lambda p: p + torch.floor(4 * p) - p), x, y, st.Linf(0.1))
+    >>> segment_residual(steps, torch.tensor([[0.4, 0.3]]))
+    tensor([1.], dtype=torch.float64)
+    """
+    precise = terrain.precise()
+    shares = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    direction = end.double() - terrain.x.double()
+    first, last = (precise.value(point) for point in (terrain.x.double(), end.double()))
+    change = last.value.double() - first.value.double()
+    slopes = precise.slopes(between(terrain.x, end, shares), direction)
+    unit = torch.finfo(first.outputs.dtype).eps
+    noise = _ROUNDINGS * unit * torch.maximum(largest(first.outputs), largest(last.outputs)).double()
+    off, whole = (change - slopes.mean(1)).abs(), change.abs() + slopes.abs().mean(1)
+    return torch.where(off <= noise, 0.0, off / whole)
