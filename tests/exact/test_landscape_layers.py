@@ -221,12 +221,20 @@ def test_the_share_of_flat_units_is_counted():
     first.weight.data.copy_(torch.linspace(-1, 1, 100)[:, None])
     net = nn.Sequential(first, nn.Hardtanh(), nn.Linear(100, 2))
     for scale in (0.5, 2.0, 50.0):
-        (found,) = saturation(st.Model(lambda_scaled(net, scale)), torch.tensor([[1.0], [0.0]]))
+        (found,) = saturation(st.Model(scaled(net, scale)), torch.tensor([[1.0], [0.0]]))
         units = (scale * first.weight.detach()).abs()
         assert found.kind == "hardtanh" and found.share.tolist() == [float((units >= 1).double().mean()), 0.0]
 
 
-def lambda_scaled(net: nn.Sequential, scale: float) -> nn.Module:
+def test_units_are_read_before_they_are_changed_in_place():
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Hardtanh(0.0, 1.0, inplace=True))
+    net[0].weight.data.copy_(torch.eye(2))
+    (found,) = saturation(st.Model(net, box=None), torch.tensor([[0.5, 7.0], [-1.0, 0.5]]))
+    assert found.share.tolist() == [0.5, 0.5]
+    assert [layer.share.tolist() for layer in saturation(st.Model(net), torch.zeros(0, 2))] == [[]]
+
+
+def scaled(net: nn.Sequential, scale: float) -> nn.Module:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -243,7 +251,7 @@ def lambda_scaled(net: nn.Sequential, scale: float) -> nn.Module:
     [
         nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-2, 0.5), nn.Mish(), nn.Hardsigmoid(), nn.Hardswish(), nn.Threshold(0.3, 1),
         nn.Hardshrink(), nn.Softshrink(), nn.ELU(), nn.CELU(0.5), nn.SELU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(2.0),
-        nn.GELU(), nn.SiLU(), nn.ReLU(inplace=True),
+        nn.GELU(), nn.SiLU(),
     ],
     ids=repr,
 )  # fmt: skip
