@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -39,14 +39,16 @@ class Remainder:
 
 
 def remainder_bound(terrain: Terrain) -> Remainder:
-    """Return a guaranteed bound of the distance between the loss and its linear model; asks at most one forward of one example.
+    """Return a guaranteed bound of the distance between the loss and its linear model, from the weights alone.
 
     For a chain of layers with known rules M follows from constants ℓ of each map and b of its derivative (both from
     ‖·‖∞ to ‖·‖∞): affine ℓ = largest row sum of |W|, b = 0; element by element ℓ = max |s'|, b = max |s''|; for g∘f
     ℓ = ℓ_g·ℓ_f and b = ℓ_g·b_f + b_g·ℓ_f². The last map is the cross-entropy (ℓ = 2, b = 1) or, for two classes,
-    the margin (ℓ = 2, b = 0). Then |L(p) − L(x) − ⟨∇L(x), p − x⟩| ≤ ½·M·‖p − x‖∞², and no point of the region is
-    better than FGSM's by more than M·reach². Constants are rounded up. The bound speaks of exact arithmetic, and of
-    softplus without the cut at its threshold.
+    the margin (ℓ = 2, b = 0; one forward of one example counts the classes).
+
+    Then |L(p) − L(x) − ⟨∇L(x), p − x⟩| ≤ ½·M·‖p − x‖∞², and no point of the region is better than FGSM's by more
+    than M·reach². Constants are rounded up. The bound speaks of exact arithmetic, and of softplus without the cut at
+    its threshold.
 
     Rules: Linear, Conv, AvgPool, BatchNorm in evaluation, Flatten, Identity, Dropout in evaluation, input
     normalisation, Tanh, Sigmoid, GELU (exact), SiLU, Softplus, nested in `Sequential`. Everything else has none, and
@@ -91,8 +93,15 @@ _CURVES: dict[type[nn.Module], tuple[float, float]] = {
 _KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.MaxPool1d)
 _KINKED_TOO = (nn.MaxPool2d, nn.MaxPool3d, nn.ELU, nn.CELU, nn.SELU, nn.AdaptiveMaxPool2d)
 _STILL = {nn.Flatten, nn.Unflatten, nn.Identity}
-_DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout}
-_NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
+_DROPOUTS: Set[type[nn.Module]] = {
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+}
+_NORMS: Set[type[nn.Module]] = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 _POOLS = {nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d}
 _LAYERS = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d}
 """Exact types: a class derived from one of these may do something else."""
@@ -151,7 +160,8 @@ def _row_sum(part: Any) -> float:
     weight = part.weight.detach().double()
     rows = weight.reshape(len(weight), -1).abs().sum(1)
     # A sum of n terms of one sign is off by at most n·2⁻⁵³ of it.
-    return float(rows.amax()) * (1 + weight[0].numel() * 2.0**-52)
+    terms: int = weight[0].numel()
+    return float(rows.amax()) * (1 + terms * 2.0**-52)
 
 
 def _norm(part: Any) -> float:
@@ -173,7 +183,7 @@ def _dropout(part: Any) -> float:
     return 1.0
 
 
-_RULES: list[tuple[set[type[nn.Module]], Callable[[Any], float]]] = [
+_RULES: list[tuple[Set[type[nn.Module]], Callable[[Any], float]]] = [
     (_LAYERS, _row_sum),
     (_NORMS, _norm),
     (_POOLS, _pool),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from steepest.landscape.stretch import watched
+from steepest.landscape.terrain import gradient_of
+from steepest.models.contract import Need
 from steepest.models.model import Model
-from steepest.models.objectives import Margin
+from steepest.models.objectives import Margin, output_itself
 
 
 @final
@@ -35,11 +37,10 @@ class LayerSaturation:
 def saturation(model: Model, x: Tensor) -> tuple[LayerSaturation, ...]:
     """Return, for every activation module in the order of calls, the share of its units with slope exactly 0 at x.
 
-    The slope is read off the unit's input by the activation's formula, in the precision of the input: ReLU is flat
-    at z ≤ 0, Hardtanh outside its limits, Tanh where 1 − tanh² rounds to 0 (|z| above 9 in float32). Known: ReLU,
-    ReLU6, Hardtanh, Hardsigmoid, Hardswish, Threshold, Hardshrink, Softshrink, ELU, CELU, SELU, Tanh, Sigmoid,
-    Softplus, GELU, SiLU. Activations that are no modules, and those whose input has not the examples first, are not
-    seen. One forward of the network itself, past the model's oracles; no hook stays.
+    The slope is what automatic differentiation gives for the activation alone at the unit's input, in its precision:
+    0 for ReLU at z ≤ 0, for Hardtanh outside its limits, for Tanh where 1 − tanh² rounds to 0 (|z| above 9 in
+    float32). Seen are torch's activations that act unit by unit; not those that are no modules, nor those whose input
+    has not the examples first. One forward of the network itself, past the model's oracles; no hook stays.
 
     >>> import steepest as st
     >>> net = torch.nn.Sequential(torch.nn.Hardtanh(), torch.nn.ReLU())
@@ -53,10 +54,9 @@ def saturation(model: Model, x: Tensor) -> tuple[LayerSaturation, ...]:
         return given.detach().clone() if fits and isinstance(given, Tensor) else None
 
     def after(name: str, layer: nn.Module, given: Tensor | None, _: object) -> None:
-        flat = _FLAT.get(type(layer))
-        if flat is not None and given is not None:
-            units = flat(layer, given).reshape(len(given), math.prod(given.shape[1:]))
-            share = units.double().mean(1) if units.shape[1] else units.double().sum(1)
+        if type(layer) in _ACTIVATIONS and given is not None:
+            units = _flat(layer, given).double()
+            share = units.sum(1) / max(1, units.shape[1])
             found.append(LayerSaturation(name=name, kind=type(layer).__name__.lower(), share=share))
 
     with watched(model, before, after), model.borrowed(), torch.no_grad():
@@ -75,38 +75,17 @@ def logit_saturation(outputs: Tensor, y: Tensor) -> Tensor:
     return -Margin().value(outputs.double(), y)
 
 
-def _beyond(low: Callable[[Any], float], high: Callable[[Any], float]) -> Callable[[Any, Tensor], Tensor]:
-    return lambda layer, z: (z <= low(layer)) | (z >= high(layer))
+def _flat(layer: nn.Module, z: Tensor) -> Tensor:
+    """Return bool [N, units]: where the slope of an activation that acts unit by unit is exactly 0."""
+    alone = Model(lambda units: layer.forward(units.clone()), None)  # not through its hooks, and not in place
+    answer = alone.evaluate(z.reshape(-1, 1), None, output_itself(), need=Need.GRADIENT)
+    flat = (gradient_of(answer) == 0).squeeze(1) & answer.finite
+    return flat.reshape(len(z), math.prod(z.shape[1:]))
 
 
-def _gelu(layer: Any, z: Tensor) -> Tensor:
-    if layer.approximate != "none":
-        return torch.zeros_like(z).bool()
-    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(z) + z * density == 0
-
-
-def _silu(_: Any, z: Tensor) -> Tensor:
-    share = torch.sigmoid(z)
-    return share * (1 + z * (1 - share)) == 0
-
-
-_FLAT: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
-    nn.ReLU: lambda _, z: z <= 0,
-    nn.ReLU6: _beyond(lambda _: 0.0, lambda _: 6.0),
-    nn.Hardtanh: _beyond(lambda layer: layer.min_val, lambda layer: layer.max_val),
-    nn.Hardsigmoid: _beyond(lambda _: -3.0, lambda _: 3.0),
-    nn.Hardswish: lambda _, z: z <= -3,
-    nn.Threshold: lambda layer, z: z <= layer.threshold,
-    nn.Hardshrink: lambda layer, z: z.abs() <= layer.lambd,
-    nn.Softshrink: lambda layer, z: z.abs() <= layer.lambd,
-    nn.ELU: lambda layer, z: (z < 0) & (layer.alpha * z.exp() == 0),
-    nn.CELU: lambda layer, z: (z < 0) & ((z / layer.alpha).exp() == 0),
-    nn.SELU: lambda _, z: (z < 0) & (z.exp() == 0),
-    nn.Tanh: lambda _, z: 1 - z.tanh().square() == 0,
-    nn.Sigmoid: lambda _, z: z.sigmoid() * (1 - z.sigmoid()) == 0,
-    nn.Softplus: lambda layer, z: (layer.beta * z).sigmoid() == 0,
-    nn.GELU: _gelu,
-    nn.SiLU: _silu,
-}
-"""Exact types, and where their slope is exactly 0."""
+_ACTIVATIONS: Set[type[nn.Module]] = {
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Threshold, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
+    nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Tanhshrink,
+    nn.Hardshrink, nn.Softshrink,
+}  # fmt: skip
+"""Exact types that act unit by unit; a class derived from one of these may do something else."""

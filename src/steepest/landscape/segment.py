@@ -26,8 +26,8 @@ def segment_residual(terrain: Terrain, end: Tensor, *, points: int = 32) -> Tens
 
     The objective's ascent must be its value up to a constant: `Margin`. Computed in float64 where the network has a
     twin there; a change that rounding explains counts as none. NaN where an output or gradient is not finite. Asks
-    n + 2 forwards and n backwards (two more forwards to find the twin). A model that draws random numbers must be
-    `borrowed` with a seed, or its noise counts as jumps.
+    n + 2 forwards and n backwards (two more forwards to find the twin). The noise of a model that draws random
+    numbers counts as jumps: ask its expectation (`st.expected`).
 
     Source: the check is ours; the theorem that it tests is Lebesgue's.
 

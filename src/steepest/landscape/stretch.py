@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from steepest.basis.tensors import flat
 from steepest.models.model import Model
 
 
@@ -41,18 +42,19 @@ def stretch(model: Model, x: Tensor, point: Tensor) -> tuple[LayerStretch, ...]:
 
     >>> import steepest as st
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU())
-    >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, -3.0]]))
-    >>> [(s.kind, s.ratio.tolist()) for s in stretch(st.Model(net), torch.zeros(1, 2), torch.ones(1, 2))]
-    [('Linear', [3.0]), ('ReLU', [2.1213203435596424])]
+    >>> _ = net[0].weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, -1.5]]))
+    >>> [(s.kind, s.ratio.tolist()) for s in stretch(st.Model(net), torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))]
+    [('Linear', [2.0]), ('ReLU', [2.0])]
     """
     found: list[LayerStretch] = []
-    count, moved = len(x), (point.double() - x.double()).flatten(1).norm(dim=1)
+    count, moved = len(x), torch.linalg.vector_norm(flat(point.double() - x.double()), dim=1)
 
     def change(value: object) -> Tensor | None:
         if not isinstance(value, Tensor) or value.shape[:1] != (2 * count,) or not value.is_floating_point():
             return None
-        rows = value.detach().double().reshape(2 * count, *[-1] * (value.numel() > 0))
-        return (rows[count:] - rows[:count]).reshape(count, -1 if count else 1).norm(dim=1)
+        rows = flat(value.detach().double())
+        size: Tensor = torch.linalg.vector_norm(rows[count:] - rows[:count], dim=1)
+        return size
 
     def seen(name: str, layer: nn.Module, given: Tensor | None, answer: object) -> None:
         after = change(answer)

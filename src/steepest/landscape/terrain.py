@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.basis.rounding import inside
 from steepest.basis.streams import Stream
-from steepest.basis.tensors import expand, inner
+from steepest.basis.tensors import inner
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
 from steepest.models.contract import Evaluation, Labels, Need, Objective, Question
@@ -27,8 +27,7 @@ _ROWS = 512
 class Terrain:
     """The objective of N examples as a function of the point; everything in this room asks through it.
 
-    The model is asked as it is. Around many questions put `with terrain.model.borrowed(seed=…)`: its state is then
-    saved once, and a network that draws random numbers starts from the seed.
+    The model is asked as it is; `with terrain.model.borrowed():` around many questions saves its state once.
 
     Args:
         objective: what is differentiated and compared. Where a slope is held against a change of value (segments,
@@ -37,6 +36,7 @@ class Terrain:
         region: where the points of interest are, around x [N, *features].
         y: labels [N], or whatever the objective understands.
         stream: the examples' random numbers.
+        precision: in which the model is asked; None: that of x.
 
     >>> from steepest.budgets.linf import Linf
     >>> x, y = torch.tensor([[0.5, 0.5]]), torch.tensor([0])
@@ -49,6 +49,7 @@ class Terrain:
     region: Region
     y: Labels
     stream: Stream
+    precision: torch.dtype | None = None
 
     @staticmethod
     def around(
@@ -76,6 +77,7 @@ class Terrain:
             region=self.region.rows(index),
             y=None if self.y is None else self.y[index],
             stream=self.stream.rows(index),
+            precision=self.precision,
         )
 
     def with_objective(self, objective: Objective) -> Terrain:
@@ -95,12 +97,14 @@ class Terrain:
         return self._asked(point, Need.GRADIENT)
 
     def precise(self) -> Terrain:
-        """Return the same ground in float64 where the network has a twin there, itself elsewhere: one forward of each.
+        """Return the same ground asked in float64 where the network has a twin there, itself elsewhere.
 
-        Only the questions change: region and x keep their precision, and points are to be given in float64.
+        Only the questions change: region and x keep their precision. One forward of each to compare them.
         """
+        if (self.precision or self.x.dtype) == torch.float64:
+            return self
         wide = in_float64(self.model, self.x)
-        return self if wide is None else replace(self, model=wide)
+        return self if wide is None else replace(self, model=wide, precision=torch.float64)
 
     def values(self, points: Tensor) -> Tensor:
         """Return the objective at several points of each example, [N, P, *features] → float64 [N, P]: P forwards."""
@@ -129,7 +133,7 @@ class Terrain:
     def _asked(self, point: Tensor, need: Need) -> Evaluation:
         return self.model.answer(
             Question(
-                point=point,
+                point=point.to(self.precision or self.x.dtype),
                 y=self.y,
                 objective=self.objective,
                 goal=self.objective.goal,
@@ -144,7 +148,8 @@ class Terrain:
         count, each = points.shape[0], max(1, _ROWS // max(1, points.shape[0]))
         index = torch.arange(count, device=points.device)
         return [
-            (self.rows(index.repeat_interleave(part.shape[1])), part.flatten(0, 1)) for part in points.split(each, 1)
+            (self.rows(index.repeat_interleave(part.shape[1])), part.flatten(0, 1))
+            for part in torch.split(points, each, 1)
         ]
 
     def _joined(self, found: list[Tensor], points: Tensor) -> Tensor:
@@ -167,4 +172,4 @@ def between(x: Tensor, end: Tensor, shares: Tensor) -> Tensor:
     tensor([0.5000, 2.0000], dtype=torch.float64)
     """
     start, move = x.double()[:, None], (end.double() - x.double())[:, None]
-    return start + expand(shares.double().to(x.device), move[0]) * move
+    return start + shares.double().to(x.device).reshape(-1, *[1] * (x.ndim - 1)) * move
