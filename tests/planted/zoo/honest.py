@@ -1,0 +1,8 @@
+from dataclasses import dataclass
+
+
+class Honest:
+    pass
+
+
+HONEST = {}
