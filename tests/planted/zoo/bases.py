@@ -32,16 +32,6 @@ def base(seed: int = 0) -> nn.Module:
     return fitted(seeded(layers, seed), 30, seed=seed)
 
 
-def with_bends(network: nn.Module, bend: Callable[[], nn.Module]) -> nn.Module:
-    """A copy of `network` that has `bend` in the place of every ReLU."""
-    made = copy.deepcopy(network)
-    assert isinstance(made, nn.Sequential)
-    for place, part in enumerate(made):
-        if isinstance(part, nn.ReLU):
-            made[place] = bend()
-    return made
-
-
 def trained_with(
     network: nn.Module, epochs: int = 15, *, seed: int = 0, loss: Loss = plain, rate: float = 3e-3
 ) -> nn.Module:

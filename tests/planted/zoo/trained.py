@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, hardtanh
 
-from tests.planted.zoo.bases import layers, trained_with, with_bends
-from tests.planted.zoo.data import CLASSES
+from tests.planted.zoo.bases import WIDTH, layers, trained_with
+from tests.planted.zoo.data import CLASSES, digits
 from tests.planted.zoo.training import Loss, fitted, plain, seeded, single_step
 from tests.planted.zoo.wrappers import MedianFiltered
 
@@ -23,6 +23,8 @@ class WinnersOnly(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.share == 1:
+            return torch.relu(x)
         count = max(1, round(self.share * x.shape[1]))
         least = x.topk(count, 1).values[:, -1:]
         return torch.relu(x * (x >= least))
@@ -55,10 +57,9 @@ class Thermometer(nn.Module):
 
 
 @cache
-def winners(network: nn.Module, share: float) -> nn.Module:
-    """The base with k-winners-take-all, trained further; with a share of 1 the base itself."""
-    made = with_bends(network, lambda: WinnersOnly(share))
-    return made if share == 1 else trained_with(made, 25)
+def winners(share: float) -> nn.Module:
+    """A wide network with k-winners-take-all."""
+    return fitted(seeded(lambda: layers(lambda: WinnersOnly(share), width=2 * WIDTH), 0), 25, seed=0)
 
 
 @cache
@@ -66,16 +67,19 @@ def saturated(network: nn.Module, steepness: float) -> nn.Module:
     """The base with a saturating first layer that is held fixed; what follows is trained on its features."""
     made = copy.deepcopy(network)
     assert isinstance(made, nn.Sequential)
-    made[1].requires_grad_(False)
+    first = made[1]
+    assert isinstance(first, nn.Linear)
+    first.requires_grad_(False)
+    # Each unit is on for half of the digits, so that signs alone say enough.
+    first.bias -= first(digits().x_train.flatten(1)).median(0).values
     made[2] = Saturating(steepness)
     return trained_with(made)
 
 
 @cache
-def thermometer(network: nn.Module, width: float, levels: int = 8) -> nn.Module:
-    """A network on thermometer codes; the base gives nothing but its kind."""
-    made = nn.Sequential(Thermometer(levels, width), *seeded(lambda: layers(inputs=64 * levels), 0))
-    return trained_with(made)
+def thermometer(width: float, levels: int = 8) -> nn.Module:
+    """A network on thermometer codes."""
+    return fitted(seeded(lambda: nn.Sequential(Thermometer(levels, width), *layers(inputs=64 * levels)), 0), 12, seed=0)
 
 
 @cache
@@ -119,8 +123,8 @@ def moved(size: float) -> Loss:
 
 
 @cache
-def overfitted(network: nn.Module, size: float) -> nn.Module:
-    """A small network trained on its own single steps of a size, large enough to learn to fool them; kind as base's."""
+def overfitted(size: float) -> nn.Module:
+    """A small network trained on its own single steps; where they are large, it learns to fool them."""
     return fitted(seeded(lambda: one_layer(16), 0), 30, seed=0, loss=moved(size), rate=3e-2)
 
 
