@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import steepest as st
 from steepest.basis.errors import ModelError
 from steepest.models.inspection import fingerprint, inspected
 from steepest.models.model import Model
@@ -87,3 +88,13 @@ def test_the_fingerprint_follows_weights_and_class() -> None:
     assert fingerprint(a) != fingerprint(b)
     assert fingerprint(nn.ReLU()) != fingerprint(nn.Tanh())
     assert fingerprint(nn.Linear(2, 2).half()) and fingerprint(nn.BatchNorm1d(2)) and fingerprint(torch.sqrt)
+
+
+def test_a_model_that_cannot_be_asked_about_one_example_alone():
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
+    x = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
+    found = inspected(st.Model(net), x).facts
+    assert found.batch_independent is False
+    assert any("alone" in note for note in found.notes)
+    with pytest.raises(st.ModelError, match=r"one example alone.*\.eval\(\)"):
+        st.audit(st.Model(net), (x, torch.arange(20) % 3), st.Linf(0.1), preset="quick", allow_chance=True)

@@ -157,6 +157,7 @@ def prepare(
         if not allow_chance:
             raise DataError(f"{chance}. {_CAUSES}")
         notes = (*notes, f"{chance}.")
+    _require_alone(handle, x[:1])
     sloped = _sloped(handle, x[:2], y[:2])
     if sloped is not handle:
         notes = (*notes, _CUT_OFF)
@@ -174,6 +175,20 @@ def aimed(subject: Subject, target: int) -> Subject:
         raise UsageError(f"target {target} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
     aim = f"the attacks aim at class {target}; examples of that class are left out"
     return replace(subject, notes=(*subject.notes, aim))
+
+
+def _require_alone(model: Model, x: Tensor) -> None:
+    """Ask about one example: searches go on until one is left, and a model that cannot answer then has no number."""
+    if model.facts.batch_independent is not False:
+        return
+    try:
+        model.logits(x)
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            f"the model {model.facts.source} cannot answer one example alone ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}): batch normalisation in "
+            "training mode does this. Call .eval() on it; `steepest diagnose` examines it as it is."
+        ) from error
 
 
 def _sloped(model: Model, x: Tensor, y: Tensor) -> Model:

@@ -140,7 +140,11 @@ def _rows_alone(model: Model, x: Tensor, first: Tensor, notes: list[str]) -> boo
     if len(x) < 2:
         return None
     rows = range(0, len(x), max(1, len(x) // _ALONE))
-    alone = torch.cat([_answer(model, x[i : i + 1], 1) for i in rows])
+    try:
+        alone = torch.cat([_answer(model, x[i : i + 1], 1) for i in rows])
+    except Exception as error:  # the user's code may raise anything: batch statistics of one example do not exist
+        notes.append(f"an example cannot be asked alone ({type(error).__name__})")
+        return False
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1)).to(x.device)
     shuffled = _answer(model, x[order], 1)
     largest = max(difference(alone, first[list(rows)]), difference(shuffled, first[order]))
