@@ -64,7 +64,7 @@ SHARPEST = [
 def test_the_bound_is_met_by_one_unit_at_its_sharpest_place(activation, place):
     first, last = nn.Linear(3, 1, bias=False), nn.Linear(1, 2, bias=False)
     first.weight.data.copy_(torch.tensor([[1.0, -2.0, 0.5]]))
-    last.weight.data.copy_(torch.tensor([[-0.5], [0.5]]))
+    last.weight.data.copy_(torch.tensor([[-1.0], [1.0]]))
     net = nn.Sequential(first, activation, last).double()
     x = torch.tensor([[place, 0.0, 0.0]], dtype=torch.float64)
     terrain = Terrain.around(st.Model(net, box=None), x, torch.tensor([0]), st.Linf(1e-3))
