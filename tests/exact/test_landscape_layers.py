@@ -102,6 +102,15 @@ def test_the_cross_entropy_of_an_affine_map_meets_its_bound():
     assert remainder_bound(Terrain.around(st.Model(net), x, torch.tensor([0]), st.Linf(0.1))).bound.tolist() == [0.0]
 
 
+def test_a_normalisation_counts_by_its_smallest_divisor():
+    net = nn.Linear(2, 2, bias=False).double()
+    net.weight.data.copy_(torch.tensor([[-0.5, 0.0], [0.5, 0.0]]))
+    whole = Normalised(net, Normalisation(mean=(0.0,), std=(0.25, 0.5)))
+    x = torch.full((1, 2), 0.5, dtype=torch.float64)
+    found = remainder_bound(Terrain.around(st.Model(whole), x, torch.tensor([0]), st.Linf(0.1), objective="ce"))
+    assert found.constant == pytest.approx((0.5 / 0.25) ** 2, rel=1e-9)
+
+
 def test_the_reach_is_cut_by_the_box():
     net = nn.Sequential(nn.Linear(2, 2), nn.Tanh()).double()
     x = torch.tensor([[0.0, 1.0], [0.5, 0.5]], dtype=torch.float64)
