@@ -168,6 +168,14 @@ def test_quadratic_ground_is_known_to_second_order():
     assert linearity(hollow).gamma.max() <= 0.5 * EPS**2 * (full + full.T).abs().sum() * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_worst_point_of_a_ridge_is_found_from_anywhere(sign):
+    # |R| = ½·⟨v, δ⟩² is largest at the corner ±ε·sign(v) alone, whatever the slope.
+    v = torch.tensor([3.0, -1.0, 2.0, 1.0, -2.0, 1.0, 1.0, -1.0]).double()
+    found = linearity(bowl(sign * torch.outer(v, v)))
+    assert torch.allclose(found.gamma, torch.full((6,), 0.5 * (EPS * v.abs().sum().item()) ** 2).double())
+
+
 def test_a_step_over_the_peak_is_seen():
     x = torch.full((1, 8), 0.5).double()
     for peak, over in ((0.7, False), (0.61, False), (0.55, True), (0.51, True)):
@@ -203,6 +211,9 @@ def test_the_residual_knows_no_scale_and_no_change_is_none():
         assert segment_residual(steps, end).tolist() == [1.0] * 6
     level = ground(lambda p: 0 * p[:, :3] + 0.1)
     assert segment_residual(level, corner(level)).tolist() == [0.0] * 6
+    layer = affine()
+    rounded = ground(lambda p: 1e3 + 1e-3 * layer(p))  # refuses float64, and moves by single roundings
+    assert segment_residual(rounded, corner(rounded)).tolist() == [0.0] * 6
     broken = ground(lambda p: p[:, :3] / (p[:, :3] - p[:, :3]))
     assert bool(segment_residual(broken, corner(broken)).isnan().all())
 

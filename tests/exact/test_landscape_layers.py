@@ -64,7 +64,7 @@ SHARPEST = [
 def test_the_bound_is_met_by_one_unit_at_its_sharpest_place(activation, place):
     first, last = nn.Linear(3, 1, bias=False), nn.Linear(1, 2, bias=False)
     first.weight.data.copy_(torch.tensor([[1.0, -2.0, 0.5]]))
-    last.weight.data.copy_(torch.tensor([[-0.5], [0.5]]))
+    last.weight.data.copy_(torch.tensor([[-1.0], [1.0]]))
     net = nn.Sequential(first, activation, last).double()
     x = torch.tensor([[place, 0.0, 0.0]], dtype=torch.float64)
     terrain = Terrain.around(st.Model(net, box=None), x, torch.tensor([0]), st.Linf(1e-3))
@@ -100,6 +100,15 @@ def test_the_cross_entropy_of_an_affine_map_meets_its_bound():
     assert found.constant == pytest.approx(0.25, rel=1e-9) and found.constant >= 0.25
     assert float(gap(terrain, x + 1e-2) / found.bound) == pytest.approx(1, rel=1e-3)
     assert remainder_bound(Terrain.around(st.Model(net), x, torch.tensor([0]), st.Linf(0.1))).bound.tolist() == [0.0]
+
+
+def test_a_normalisation_counts_by_its_smallest_divisor():
+    net = nn.Linear(2, 2, bias=False).double()
+    net.weight.data.copy_(torch.tensor([[-0.5, 0.0], [0.5, 0.0]]))
+    whole = Normalised(net, Normalisation(mean=(0.0,), std=(0.25, 0.5)))
+    x = torch.full((1, 2), 0.5, dtype=torch.float64)
+    found = remainder_bound(Terrain.around(st.Model(whole), x, torch.tensor([0]), st.Linf(0.1), objective="ce"))
+    assert found.constant == pytest.approx((0.5 / 0.25) ** 2, rel=1e-9)
 
 
 def test_the_reach_is_cut_by_the_box():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steepest.basis.tensors import inner
+from steepest.basis.tensors import flat, inner
 from steepest.landscape.terrain import Terrain, gradient_of
 
 
@@ -31,11 +31,10 @@ def gradient_alignment(terrain: Terrain, *, radii: tuple[float, ...] = (1e-3, 1e
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    # Gradients that are not finite come as zero, so both cases end as 0/0; each is scaled first, as squares underflow.
+    # Gradients that are not finite come as zero, so both cases end as 0/0.
     return inner(_unit(a), _unit(b)).clamp(-1, 1)
 
 
 def _unit(g: Tensor) -> Tensor:
-    rows = g.double().flatten(1)
-    rows = rows / rows.abs().amax(1, keepdim=True) if rows.shape[1] else rows
+    rows = flat(g).double()
     return rows / rows.square().sum(1, keepdim=True).sqrt()
