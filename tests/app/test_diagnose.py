@@ -12,6 +12,8 @@ import torch
 import steepest as st
 from tests.app.material import ASK, COUNT, QUICK, answered, asked_json, refused, steepest
 
+pytestmark = pytest.mark.diagnosed
+
 _, DATA, *BUDGET = ASK
 UNBELIEVABLE = 11
 

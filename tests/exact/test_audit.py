@@ -202,6 +202,7 @@ def test_recipes_that_would_stand_still_are_refused(call):
         audited(*linear(), st.Linf(0.1), attacks=call)
 
 
+@pytest.mark.diagnosed
 def test_what_could_not_be_measured_is_robust_at_no_size():
     """The gradient at x is not a number; nothing inside 0.01 breaks it, and noise does inside 0.1."""
     network = lambda x: two((x - 0.5).abs().sqrt().mean(1) - 0.15)  # noqa: E731
