@@ -15,6 +15,7 @@ from steepest.models.averaged import Averaged
 from steepest.models.estimated import Estimated
 from steepest.models.expected import Expected
 from steepest.models.model import Model
+from steepest.models.peeled import behind_softmax
 from steepest.models.surrogate import surrogate
 
 
@@ -41,11 +42,12 @@ class Mended:
         return replace(self, model=model, name=name, changes=(*self.changes, change))
 
 
-SCALED, EXPECTATION, SURROGATE = "scaled objective", "expectation", "surrogate"
+SCALED, PEELED, EXPECTATION, SURROGATE = "scaled objective", "behind the softmax", "expectation", "surrogate"
 AVERAGED, ESTIMATED, FREE = "averaged gradients", "estimated gradients", "gradient-free first"
 
 REMEDIES = {
     SCALED: "ascend scaled-ce, which does not saturate, instead of the objective asked for",
+    PEELED: "search in the logits behind the last softmax, whose probabilities round to 0 and 1",
     EXPECTATION: "average answers and gradients over draws of the model's randomness (draws=20)",
     SURROGATE: "follow gradients through a surrogate of what rounds, saturates, is cut off or lies",
     AVERAGED: "follow the mean gradient over a neighbourhood (draws=10, radius=0.25 of the budget)",
@@ -76,6 +78,9 @@ def mended(
     base = Mended(name="mended", model=model, objective=objective)
     if SCALED in asked:
         base = replace(base, objective="scaled-ce", changes=(f"scaled-ce is ascended instead of {objective}",))
+    seen = behind_softmax(base.model, region.x) if PEELED in asked else None
+    if seen is not None:
+        base = base.asked(seen, "behind the softmax", "the search sees the logits behind the last softmax")
     if SURROGATE in asked:
         base = base.asked(surrogate(base.model), "surrogate", "gradients pass through a surrogate")
     if EXPECTATION in asked:
