@@ -115,8 +115,14 @@ class Job:
         Raises:
             ModelError: the twin cannot be made here.
         """
-        twin = prepared(self.subject.model, plan.prepared, self.subject.first[1])
+        x = self.subject.first[1][self.first_batch(plan.batch_size)]
+        twin = prepared(self.subject.model, plan.prepared, x)
         return replace(self, plan=plan, cascade=replace(self.cascade, twin=twin, batch=plan.batch_size))
+
+    def first_batch(self, size: int) -> Tensor:
+        """Return which of the subject's first examples make a batch of the audit's size, some of them several times."""
+        ids, x, _ = self.subject.first
+        return torch.arange(min(size, len(self.subject.ids)), device=x.device) % len(ids)
 
 
 def opened(order: Order) -> Job:
