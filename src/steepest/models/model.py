@@ -1,4 +1,4 @@
-"""The handle around a user's network: the only place of the house that calls autograd."""
+"""The handle around a user's network: the only place of the house that calls autograd, but for its recordings."""
 
 from __future__ import annotations
 
