@@ -13,6 +13,7 @@ from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
 from benchmarks.executors import executors
 from benchmarks.families import families
+from benchmarks.gpu import gpu
 from benchmarks.memory import memory
 from benchmarks.overhead import overhead
 from benchmarks.passes import passes
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory,
     "executors": executors,
     "startup": startup,
+    "gpu": gpu,
     "cascade": cascade,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -251,6 +251,10 @@ def test_stages_show_the_share_that_nothing_broke_so_far() -> None:
     second = tables.stages(found)
     assert second is not None
     assert [row[after] for row in second.rows] == ["93.1\u00a0%", "62.1\u00a0%", "61.2\u00a0%", "41.4\u00a0%"]
+    found["blind"] = {"nonfinite": 10}
+    third = tables.stages(found)
+    assert third is not None
+    assert [row[after] for row in third.rows] == ["92.1\u00a0%", "61.1\u00a0%", "60.2\u00a0%", "40.4\u00a0%"]
 
 
 def test_many_classes_give_worst_and_pairs(many: str) -> None:

@@ -141,6 +141,18 @@ def test_the_closest_enter_and_the_drawn_are_a_sample():
     assert rung.text.endswith("[closest 0.5]")
 
 
+def test_where_a_class_is_aimed_at_the_closest_are_those_that_lack_least_to_become_it(monkeypatch):
+    # The first is the nearer to being wrong, the second to being of class 2.
+    data = torch.tensor([[3.0, 2.9, 0.0], [3.0, 0.0, 2.0]]), torch.tensor([0, 0])
+    rungs = (Rung(name="half", work=ATTACKS.build("fgsm"), closest=0.5),)
+    monkeypatch.setitem(PRESETS, "half", Preset(name="half", rungs=rungs, factors=(1.0,), cost=""))
+    broken = {
+        target: [one["broken"] for one in climbed(nn.Identity(), data, st.Linf(0.6), "half", target=target).records()]
+        for target in (None, 2)
+    }
+    assert broken == {None: [True, False], 2: [False, True]}
+
+
 def test_after_a_rung_that_finds_nothing_only_a_probe_enters(monkeypatch):
     network, x, y = linear()
 

@@ -9,7 +9,16 @@ import torch
 
 from steepest.basis.errors import DataError, UsageError
 from steepest.models.goals import Misclassified
-from steepest.models.objectives import DLR, OBJECTIVES, Custom, Margin, ScaledCrossEntropy, Targeted, objective_of
+from steepest.models.objectives import (
+    DLR,
+    OBJECTIVES,
+    Custom,
+    Margin,
+    ScaledCrossEntropy,
+    Targeted,
+    checked,
+    objective_of,
+)
 
 Z = (3.0, 1.0, 0.0, -1.0)
 
@@ -182,3 +191,19 @@ def test_targets_per_example_follow_their_rows_and_functions_are_checked():
     with pytest.raises(UsageError, match="margin"):
         objective_of("margn")
     assert isinstance(objective_of(lambda outputs, y: outputs[:, 0]).goal, Misclassified)
+
+
+def test_labels_that_fitted_once_are_looked_at_again_when_they_or_the_classes_change():
+    outputs, y = torch.rand(3, 4), torch.tensor([0, 3, 1])
+    assert torch.equal(checked(y, outputs), y) and torch.equal(checked(y, outputs), y)
+    with pytest.raises(DataError, match="3 classes"):
+        checked(y, outputs[:, :3])
+    y[0] = 4
+    with pytest.raises(DataError, match="to 4,"):
+        checked(y, outputs)
+    with torch.inference_mode():
+        made = torch.tensor([0, 1, 2])
+        assert torch.equal(checked(made, outputs), made)
+        made[0] = -1
+        with pytest.raises(DataError, match="-1"):
+            checked(made, outputs)

@@ -19,7 +19,7 @@ from steepest.models.folding import folded
 from steepest.models.halving import halved
 from steepest.models.inspection import inspected
 from steepest.models.objectives import Margin
-from steepest.models.prepare import ALIKE, CHANGES, SAME, prepare, prepared
+from steepest.models.prepare import ALIKE, CHANGES, GRAPH, SAME, TF32, prepare, prepared
 
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -322,7 +322,8 @@ def asked(network: nn.Module, *shape: int) -> tuple[st.Model, Tensor, Tensor]:
 def test_a_twin_is_chosen_by_likeness_and_made_again_without_measuring():
     model, x, y = asked(residual(), 3, 12, 12)
     found = prepare(model, x, y, Margin())
-    assert found.changes == tuple(CHANGES) and found.speedup == 8.0
+    on_a_processor = [name for name in CHANGES if name not in (GRAPH, TF32)]
+    assert list(found.changes) == on_a_processor and found.speedup == 8.0
     assert 0 < found.difference < 0.05
     kinds = [each.dtype for each in found.model.network.parameters() if each.ndim > 1]
     assert kinds == [torch.float32, *4 * [torch.bfloat16], torch.float32]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.contract import Prefer, Problem, Status
-from steepest.basis.tensors import expand
+from steepest.basis.tensors import expand, seen
 from steepest.models.contract import Evaluation, added
 
 
@@ -114,11 +114,11 @@ class Best:
         self.won = self.won | other.won
 
     def _replace(self, better: Tensor, point: Tensor, outputs: Tensor, value: Tensor) -> None:
-        if bool(better.all()):
+        if seen(better):
             # Points are never changed in place, so keeping a reference is keeping the point.
             self.point, self.outputs, self.value = point, outputs, value
             return
-        if bool(better.any()):
+        if not seen(~better):
             self.point = torch.where(expand(better, point), point, self.point)
         previous = outputs if self.outputs is None else self.outputs
         self.outputs = torch.where(better[:, None], outputs, previous)

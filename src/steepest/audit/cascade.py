@@ -125,7 +125,7 @@ class Cascade:
         begin, size, found = time.perf_counter(), batches.size, list[Tensor]()
         everyone = torch.arange(whole.y.numel(), device=whole.y.device)
         batches.each(everyone, lambda rows: found.append(self.model.logits(whole.region.x[rows])))
-        outcome = Outcome.at_x(whole.region, whole.y, torch.cat(found), len(self.factors))
+        outcome = Outcome.at_x(whole, torch.cat(found), len(self.factors))
         count, broken, seconds = whole.y.numel(), int(outcome.broken.sum()), time.perf_counter() - begin
         stage = Stage(name="clean", epsilon=0.0, entered=count, broken=broken, forwards=count, seconds=seconds)
         stage.notes = batches.halved_from(size)
@@ -157,7 +157,7 @@ class Cascade:
                 stage.entered, stage.notes = 0, (unfit,)
                 return
             stage.proven = None if rung.certifier is None else 0
-            rows = rung.entering(rows, outcome.margin)
+            rows = rung.entering(rows, outcome.gap)
             first, others = rows, rows[:0]
             if rung.probe is not None and not (rung.after and outcome.has_broken(rung.after, epsilon)):
                 first, others = drawn(
@@ -216,7 +216,8 @@ class Cascade:
         kept = asked[stands]
         # What can run out of memory comes first, and does no harm twice; the counts come last.
         outcome.solve(rows[kept], found.rows(kept), again[stands], stage.name)
-        outcome.learn(rows, replace(found, outputs=found.outputs.index_copy(0, asked, again)), found.backwards > 0)
+        answered = replace(found, outputs=found.outputs.index_copy(0, asked, again))
+        outcome.learn(rows, problem, answered, found.backwards > 0)
         outcome.forwards[rows[asked]] += 1
         outcome.unconfirmed[rows[asked]] += (found.won[asked] & ~stands).long()
         stage.forwards += int(found.forwards.sum()) + asked.numel()

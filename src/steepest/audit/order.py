@@ -116,9 +116,14 @@ class Job:
         Raises:
             ModelError: the twin cannot be made here.
         """
-        sloped = self.subject.sloped
-        twin = prepared(sloped, plan.prepared, self.subject.first[1]) if plan.prepared else sloped
+        sloped, x = self.subject.sloped, self.subject.first[1][self.first_batch(plan.batch_size)]
+        twin = prepared(sloped, plan.prepared, x) if plan.prepared else sloped
         return replace(self, plan=plan, cascade=replace(self.cascade, twin=twin, batch=plan.batch_size))
+
+    def first_batch(self, size: int) -> Tensor:
+        """Return which of the subject's first examples make a batch of the audit's size, some of them several times."""
+        ids, x, _ = self.subject.first
+        return torch.arange(min(size, len(self.subject.ids)), device=x.device) % len(ids)
 
 
 def opened(order: Order) -> Job:

@@ -12,8 +12,8 @@ from steepest.attacks.contract import AttackResult, Problem, Status
 from steepest.attacks.curve import Curve
 from steepest.audit.contract import Stage
 from steepest.budgets.region import Region
-from steepest.models.contract import Evaluation
-from steepest.models.objectives import Margin
+from steepest.models.contract import Evaluation, Objective
+from steepest.models.objectives import Margin, Targeted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ class Outcome:
         region: of the largest budget.
         point: the worst point found inside it; x at first.
         prediction, margin: at `point`; the margin is z_y minus the best other logit.
+        gap: how far the audit's goal was, where it was nearest: the margin, or what the class aimed at lacks.
         radius, radius_gauge: size of the smallest success in data units, and in units of the largest budget; ∞
             where none.
         clean: the model's answer at x, [N, K].
@@ -73,6 +74,7 @@ class Outcome:
     clean_margin: Tensor
     prediction: Tensor
     margin: Tensor
+    gap: Tensor
     broken: Tensor
     broken_by: list[str | None]
     proven: Tensor
@@ -91,8 +93,9 @@ class Outcome:
     ledger: list[Stage] = field(default_factory=list)
 
     @classmethod
-    def at_x(cls, region: Region, y: Tensor, outputs: Tensor, grid: int) -> Self:
+    def at_x(cls, problem: Problem, outputs: Tensor, grid: int) -> Self:
         """Return what one clean answer says; an answer that is not finite is a wrong one."""
+        region, y = problem.region, problem.y
         prediction = outputs.argmax(1)
         finite = torch.isfinite(outputs).all(1)
         wrong = (prediction != y) | ~finite
@@ -107,6 +110,7 @@ class Outcome:
             clean_margin=margin,
             prediction=prediction,
             margin=margin,
+            gap=gap_of(problem.objective, outputs, y),
             broken=wrong,
             broken_by=["clean" if is_wrong else None for is_wrong in wrong.tolist()],
             proven=torch.zeros_like(wrong),
@@ -156,8 +160,9 @@ class Outcome:
         self.forwards[rows] += found.forwards
         self.backwards[rows] += found.backwards
 
-    def learn(self, rows: Tensor, found: AttackResult, gradients: Tensor) -> None:
-        """Take in what an attack spent, how its search went, and a lower margin if it found one."""
+    def learn(self, rows: Tensor, problem: Problem, found: AttackResult, gradients: Tensor) -> None:
+        """Take in what an attack on `problem` spent, how its search went, and a lower margin if it found one."""
+        self.gap[rows] = self.gap[rows].fmin(gap_of(problem.objective, found.outputs, problem.y))
         margin = -Margin().value(found.outputs, self.y[rows]).double()
         lower = (margin < self.margin[rows]) & ~found.won
         self._move(rows[lower], found.point[lower], found.outputs[lower])
@@ -239,6 +244,17 @@ class Outcome:
             "fgsm_broken": self.fgsm_broken.tolist(),
             "unconfirmed": self.unconfirmed.tolist(),
         }
+
+
+def gap_of(objective: Objective, outputs: Tensor, y: Tensor) -> Tensor:
+    """Return how far outputs are from the goal, float64 [N]: z_y, or where a class is aimed at all others, before it.
+
+    >>> outputs = torch.tensor([[3.0, 2.0, 0.0]])
+    >>> gap_of(Margin(), outputs, torch.tensor([0])), gap_of(Targeted("ce", 2), outputs, torch.tensor([0]))
+    (tensor([1.], dtype=torch.float64), tensor([3.], dtype=torch.float64))
+    """
+    asked = Targeted("margin", objective.target) if isinstance(objective, Targeted) else Margin()
+    return -asked.value(outputs, y).double()
 
 
 def _finite(values: Tensor) -> list[float | None]:

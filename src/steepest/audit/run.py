@@ -72,7 +72,7 @@ def _measured(job: Job, count: int) -> tuple[Plan, Preparation]:
     objective = job.cascade.objective.rows(first)
     need = Need.GRADIENT if plan.assure else job.cascade.need
     size = plan.batch_size or measure.batch_size(model, x, y, objective, need)
-    rows = torch.arange(min(size, len(job.subject.ids)), device=x.device) % len(x)
+    rows = job.first_batch(size)
     found = prepare(model, x[rows], y[rows], objective.rows(rows), exact=plan.precision == "exact")
     shard = plan.shard_size or max(size, min(_BATCHES * size, _SHARD))
     return replace(plan, batch_size=size, shard_size=shard, threads=count, prepared=found.changes), found

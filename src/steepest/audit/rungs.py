@@ -31,7 +31,8 @@ class Rung:
         name: in the ledger and in `broken_by`.
         work: what is run.
         rank: aims at the class of this rank, 0 the nearest by linearised distance; None: at no class.
-        closest: so large a share of the unbroken examples enters, those with the smallest margins left.
+        closest: so large a share of the unbroken examples enters, those with the smallest margins left, or where a
+            class is aimed at, those with the smallest gaps to it.
         probe: so large a share of those, drawn at random, enters first, and the others if one of it falls. None: all.
         after: the name of an earlier rung: where that has broken an example of the shard, all enter at once.
         kinds: the kinds of budget for which it is meant; none named: all that the attack serves.
@@ -72,12 +73,12 @@ class Rung:
             who.append(f"a share of {self.probe:.3g} first" + (f" unless {self.after} found one" if self.after else ""))
         return self.work.call + (f" [{'; '.join(who)}]" if who else "")
 
-    def entering(self, rows: Tensor, margin: Tensor) -> Tensor:
+    def entering(self, rows: Tensor, gap: Tensor) -> Tensor:
         """Return those of the unbroken examples `rows` that are close enough, in their order."""
         count = math.ceil(self.closest * rows.numel())
         if count >= rows.numel():
             return rows
-        return rows[margin[rows].argsort(stable=True)[:count].sort().values]
+        return rows[gap[rows].argsort(stable=True)[:count].sort().values]
 
 
 def drawn(rows: Tensor, draw: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest.basis.errors import DataError, UsageError
 from steepest.basis.rounding import inside
-from steepest.basis.tensors import fits
+from steepest.basis.tensors import fits, number
 
 Bound = float | Tensor
 
@@ -142,7 +142,9 @@ class Box:
 
     @staticmethod
     def _fitted(bound: Bound, x: Tensor) -> Tensor:
-        wide = torch.as_tensor(bound, dtype=torch.float64, device=x.device)
+        if not isinstance(bound, Tensor):
+            return number(bound, x)
+        wide = bound.to(x.device, torch.float64)
         if not fits(tuple(wide.shape), tuple(x.shape[1:])):
             raise UsageError(
                 f"a box bound of shape {tuple(wide.shape)} does not fit examples of shape {tuple(x.shape[1:])}: "

@@ -26,6 +26,26 @@ def expand(per_example: Tensor, like: Tensor) -> Tensor:
     return per_example.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def seen(mask: Tensor) -> bool:
+    """Return whether all of `mask` is true, where looking is free: on a GPU, which would have to be waited for, no.
+
+    For short cuts only: what is done without them must come to the same.
+
+    >>> seen(torch.tensor([True, True])), seen(torch.tensor([True, False]))
+    (True, False)
+    """
+    return mask.device.type == "cpu" and bool(mask.all())
+
+
+def number(value: float, like: Tensor) -> Tensor:
+    """Return a number in float64 on the device of `like`; `torch.tensor` would copy it there, and wait.
+
+    >>> number(0.5, torch.zeros(2))
+    tensor(0.5000, dtype=torch.float64)
+    """
+    return torch.full((), value, dtype=torch.float64, device=like.device)
+
+
 def largest(x: Tensor) -> Tensor:
     """Return max |xᵢ| of each example, [N], NaN where one is NaN and 0 where there are no features.
 

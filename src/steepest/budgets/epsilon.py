@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
-from steepest.basis.tensors import expand, fits
+from steepest.basis.tensors import expand, fits, number
 
 Epsilon = float | Tensor
 
@@ -101,7 +101,9 @@ def per_example(epsilon: Epsilon, like: Tensor, name: str) -> Tensor:
 
 def per_coordinate(epsilon: Epsilon, like: Tensor) -> Tensor:
     """Return ε in float64 on the device of `like`, broadcastable against it."""
-    wide = torch.as_tensor(epsilon, dtype=torch.float64, device=like.device)
+    if not isinstance(epsilon, Tensor):
+        return number(epsilon, like)
+    wide = epsilon.to(like.device, torch.float64)
     return expand(wide, like) if wide.ndim == 1 else wide
 
 

@@ -264,7 +264,7 @@ class Region:
 
 
 def _clamped(values: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Clamp in place; single numbers as numbers, which is several times faster than as tensors of one entry."""
-    if lower.numel() == upper.numel() == 1:
+    """Clamp in place; on a processor single numbers as numbers, several times faster than as tensors of one entry."""
+    if lower.numel() == upper.numel() == 1 and values.device.type == "cpu":
         return values.clamp_(lower.item(), upper.item())
     return values.clamp_(lower, upper)

@@ -14,7 +14,11 @@ from steepest.basis.tensors import finite_rows
 
 def classes_of(choice: int | Tensor, outputs: Tensor) -> Tensor:
     """Return a class (one for all, or one per example [N]) as int64 [N] on the device of `outputs`."""
-    return torch.as_tensor(choice, device=outputs.device).long().expand(outputs.shape[0])
+    if not isinstance(choice, Tensor):
+        return torch.full(outputs.shape[:1], choice, dtype=torch.int64, device=outputs.device)
+    given = choice.to(outputs.device, torch.int64)
+    # One per example comes back as it was given: what is known of a tensor is known of that object.
+    return given if given.ndim else given.expand(outputs.shape[0])
 
 
 def rows_of(choice: int | Tensor, index: Tensor) -> int | Tensor:

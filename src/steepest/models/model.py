@@ -1,4 +1,4 @@
-"""The handle around a user's network: the only place of the house that calls autograd."""
+"""The handle around a user's network: the only place of the house that calls autograd, but for its recordings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
-from steepest.basis.tensors import expand, finite_rows, largest
+from steepest.basis.tensors import expand, finite_rows, largest, seen
 from steepest.models.contract import Answer, Evaluation, Facts, Goal, Labels, Need, Objective, Oracle, Question
 from steepest.models.goals import Never
 from steepest.models.objectives import output_itself
@@ -63,7 +63,7 @@ class Model:
         self.oracles = oracles
         self.origin: Callable[[], Model] | None = None
         self._borrowed = False
-        self._half = _half_precision(network)
+        self._half = half_precision(network)
 
     def __repr__(self) -> str:
         return f"Model({self.facts.source}, box={self.box!r})"
@@ -193,7 +193,7 @@ def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Ten
         sizes = [largest(slope) if slope.numel() else value for slope in slopes]
         size = sizes[0] if len(sizes) == 1 else torch.stack(sizes, 1).amax(1)
         finite = finite & (size < torch.inf)
-        found = slopes if bool(finite.all()) else [torch.where(expand(finite, each), each, 0) for each in slopes]
+        found = slopes if seen(finite) else [torch.where(expand(finite, each), each, 0) for each in slopes]
     jacobian = question.need is Need.JACOBIAN
     return Evaluation(
         point=point,
@@ -208,7 +208,7 @@ def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Ten
     )
 
 
-def _half_precision(network: Network) -> torch.dtype | None:
+def half_precision(network: Network) -> torch.dtype | None:
     """Return the type of a network whose numbers are half-precision floats, else None.
 
     A network of ours that hands points on as they are leaves the cast to its parts.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast, final
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -341,13 +342,23 @@ def checked(y: Tensor, outputs: Tensor) -> Tensor:
         raise DataError(
             f"labels of {form} do not fit {outputs.shape[0]} examples: give one integer class per example, shape [N]."
         )
+    # Looked at once: on a GPU every look waits for all that is under way.
+    name = (id(y), -1 if y.is_inference() else y._version, outputs.shape[1])
+    if _FITTING.get(name) is y:
+        return y.long()
     least, most = (int(label) for label in y.aminmax()) if y.numel() else (0, 0)
     if least < 0 or most >= outputs.shape[1]:
         raise DataError(
             f"labels run from {least} to {most}, but the model has {outputs.shape[1]} classes, "
             f"0 to {outputs.shape[1] - 1}. Check that data and model belong together."
         )
+    if not y.is_inference():  # such tensors count no versions
+        _FITTING[name] = y
     return y.long()
+
+
+_FITTING: WeakValueDictionary[tuple[int, int, int], Tensor] = WeakValueDictionary()
+"""Labels that were found to fit, by identity, version and number of classes, as long as they live."""
 
 
 def _largest(outputs: Tensor, count: int, name: str) -> Tensor:

@@ -13,18 +13,22 @@ from torch import Tensor, nn
 
 from steepest.basis.errors import ModelError
 from steepest.basis.tensors import flat
+from steepest.models.captured import Captured
 from steepest.models.confirmed import Confirmed
 from steepest.models.contract import Evaluation, Need, Objective
 from steepest.models.folding import folded
-from steepest.models.halving import halved
+from steepest.models.halving import Halved, halved
 from steepest.models.inspection import difference, size_of
-from steepest.models.model import Model
+from steepest.models.model import Model, half_precision
 
 GAIN = 1.05
 """A change is kept if it makes questions at least so many times faster: less is noise."""
 
 WORTH = 0.005
 """A batch whose gradient takes less than so many seconds is not worth a twin: its cost is not the network's."""
+
+WORTH_ON_A_GPU = 0.001
+"""The same on a GPU, where a small network waits for its kernels to be launched, which a recording spares it."""
 
 _ROUNDS = 3
 
@@ -82,7 +86,7 @@ def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: 
 
     Left alone, with no change: functions that are no modules; parts in training mode; models that are asked by an
     oracle or answer no gradient; models that draw random numbers, keep a state or mix a batch (those must have been
-    `inspected`); batches that take less than 5 ms.
+    `inspected`); batches that take less than 5 ms, on a GPU 1 ms.
 
     Args:
         exact: leave every model alone.
@@ -98,7 +102,8 @@ def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: 
         reference, first = _asked(model, x, y, objective)
     except ModelError:  # it has no gradient; a search that needs one says so
         return Preparation(model=model)
-    if first < WORTH or _asked(model, x, y, objective)[1] < WORTH:  # the first question warms up
+    least = WORTH_ON_A_GPU if x.is_cuda else WORTH
+    if first < least or _asked(model, x, y, objective)[1] < least:  # the first question warms up
         return Preparation(model=model)
     twin, kept, speedup, off = model, list[str](), 1.0, 0.0
     for name in CHANGES:
@@ -109,7 +114,7 @@ def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: 
             likeness = _likeness(_asked(tried, x, y, objective)[0], reference)
         except Exception:  # a twin that cannot answer is none, whatever it raises
             continue
-        near = likeness.within(ALIKE if HALF in (*kept, name) else SAME)
+        near = likeness.within(ALIKE if _coarse((*kept, name), x.device) else SAME)
         gain = _gain(twin, tried, x, y, objective) if near else 0.0
         if gain >= GAIN:
             twin, speedup, off = tried, speedup * gain, likeness.outputs
@@ -180,13 +185,45 @@ def _channels_last(network: nn.Module, x: Tensor) -> nn.Module | None:
     return ChannelsLast(copy.deepcopy(network)) if x.ndim == 4 and x.shape[1] > 1 else None
 
 
+def _captured(network: nn.Module, x: Tensor) -> nn.Module | None:
+    if not x.is_cuda:
+        return None
+    given = x.to(half_precision(network) or x.dtype)  # as it comes through the door of `Model`
+    return Captured(copy.deepcopy(network).requires_grad_(False), given)
+
+
+def _rounded(network: nn.Module, x: Tensor) -> nn.Module | None:
+    """Recorded kernels stay what they are, so that only there TF32 touches nothing else in the process."""
+    if not isinstance(network, Captured) or torch.get_float32_matmul_precision() != "highest":
+        return None
+    if any(isinstance(part, Halved) for part in network.modules()):
+        return None  # what is left in float32 there is left so for a reason
+    return Captured(network.inner, x, tf32=True)
+
+
 HALF = "bfloat16 inside"
+GRAPH = "CUDA graph"
+TF32 = "TF32"
 CHANGES: dict[str, Callable[[nn.Module, Tensor], nn.Module | None]] = {
     "batch-norm folded": _folded,
     HALF: _half,
     "channels-last": _channels_last,
+    GRAPH: _captured,
+    TF32: _rounded,
 }
-"""What may be done to a network, in the order in which it is tried; all but `HALF` is exact up to rounding."""
+"""What may be done to a network, in the order in which it is tried; exact up to rounding but for `HALF` and `TF32`."""
+
+
+def _coarse(changes: Sequence[str], device: torch.device) -> bool:
+    """Whether a twin rounds to fewer digits than float32, or the original does, as a GPU's convolutions by default."""
+    if HALF in changes or TF32 in changes:
+        return True
+    if device.type != "cuda":
+        return False
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # set by torch's newer switch, which the older one does not understand
+        return True
 
 
 def _steady(model: Model) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steepest.report.contract import Table
-from steepest.report.wording import MISSING, NONE, count, duration, measured, percent, short, size
+from steepest.report.wording import MISSING, NONE, count, duration, measured, percent, short, size, unmeasured
 
 HEAT = 20
 PAIRS = 20
@@ -34,13 +34,13 @@ def stages(summary: Mapping[str, Any]) -> Table | None:
     """Return the ledger of the stages, or None without stages.
 
     The robust accuracy after a stage is the share that nothing broke up to there; a success at a smaller ε counts for
-    the larger ones.
+    the larger ones. Examples that could not be measured count as never robust, so that the last number is the run's.
     """
     ledger = summary.get("stages") or []
     if not ledger:
         return None
     certify = any(stage.get("proven") is not None for stage in ledger)
-    left, rows = summary["n"], []
+    left, rows = summary["n"] - unmeasured(summary), []
     for stage in ledger:
         broken = stage.get("broken") or 0
         left -= broken
