@@ -164,19 +164,27 @@ class Comparison:
         return (*shown, f"{self.faster:.1f}", apart)
 
 
-def compared(subject: Subject, examples: int, contender: Contender = CASCADE, keep: Path | None = None) -> Comparison:
+def compared(
+    subject: Subject,
+    examples: int,
+    contender: Contender = CASCADE,
+    keep: Path | None = None,
+    device: str | None = None,
+) -> Comparison:
     """Audit a model with the contender, then with the reference, or with what `keep` holds of an earlier one."""
     model = subject.opened()
-    ours = measured(subject, model, contender, examples)
+    ours = measured(subject, model, contender, examples, device)
     _store(keep, subject, contender, ours)
     theirs = _stored(keep, subject, ours)
     if theirs is None:
-        theirs = measured(subject, model, REFERENCE, examples)
+        theirs = measured(subject, model, REFERENCE, examples, device)
         _store(keep, subject, REFERENCE, theirs)
     return Comparison(subject=subject, reference=theirs, cascade=ours)
 
 
-def measured(subject: Subject, model: st.Model, contender: Contender, examples: int) -> Measured:
+def measured(
+    subject: Subject, model: st.Model, contender: Contender, examples: int, device: str | None = None
+) -> Measured:
     """Audit a model, and read what it cost from the run's own ledger."""
     print(f"  {subject.name}: {contender.name} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder, contender.preset() as preset:
@@ -189,6 +197,8 @@ def measured(subject: Subject, model: st.Model, contender: Contender, examples: 
             precision=contender.precision,
             sample=examples,
             seed=0,
+            device=device,
+            diagnose=False,
             out=Path(folder) / "run",
         )
         return as_measured(run, from_x=contender.attacks != REFERENCE.attacks)
@@ -306,14 +316,17 @@ def _ascending(rung: Rung, loss: str) -> Rung:
     return replace(rung, work=ATTACKS.build(rung.work.call.replace("objective=None", f"objective={loss!r}")))
 
 
-def ablated(subjects: Sequence[Subject], examples: int, keep: Path | None) -> Result:
-    """Return what every variant of the cascade costs and leaves unbroken on every model."""
+def ablated(
+    subjects: Sequence[Subject], examples: int, keep: Path | None, names: Sequence[str] | None = None
+) -> Result:
+    """Return what every variant of the cascade, or those of some names, costs and leaves unbroken on every model."""
+    chosen = [each for each in variants() if names is None or each.name in names]
     with tempfile.TemporaryDirectory() as folder:
         kept = keep or Path(folder)  # one reference for all variants of a model
         lines = tuple(
             (variant.name, *compared(subject, examples, variant, kept).line())
             for subject in subjects
-            for variant in variants()
+            for variant in chosen
         )
     table = Table(header=("variant", *HEADER), lines=lines)
     return Result(title="Variants of the cascade", note=ABLATED, rows=(), table=table)
@@ -334,14 +347,16 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FOLDER",
         help="keeps one JSON per model and contender; AutoAttack's are used again",
     )
+    parser.add_argument("--device", help="cpu or cuda; cpu if left out")
     parser.add_argument("--ablate", action="store_true", help="variants of the cascade")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="of these names only, with --ablate")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     subjects = present([subject for subject in SUBJECTS if subject.name in asked.models])
     if asked.ablate:
-        found = ablated(subjects, asked.examples, asked.reference)
+        found = ablated(subjects, asked.examples, asked.reference, asked.variants)
     else:
-        found = result([compared(subject, asked.examples, keep=asked.reference) for subject in subjects])
+        found = result([compared(each, asked.examples, keep=asked.reference, device=asked.device) for each in subjects])
     print(as_markdown(found))
     return 0
 

@@ -62,7 +62,8 @@ class Peeled(nn.Module):
         if found is None:
             return out.clamp_min(torch.finfo(out.dtype).tiny).log()
         entered, dim = found
-        return entered.log_softmax(dim)
+        answer: Tensor = entered.log_softmax(dim)
+        return answer
 
 
 class _Watch(TorchFunctionMode):
@@ -84,7 +85,8 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         out = func(*args, **given)
+        entered = given.get("input", args[0] if args else None)
         dim = given.get("dim", args[1] if len(args) > 1 else None)
-        if func in _SOFTMAX and isinstance(out, Tensor) and isinstance(dim, int):
-            self._seen.append((out, given.get("input", args[0] if args else None), dim))
+        if func in _SOFTMAX and isinstance(out, Tensor) and isinstance(entered, Tensor) and isinstance(dim, int):
+            self._seen.append((out, entered, dim))
         return out
