@@ -140,7 +140,11 @@ def _rows_alone(model: Model, x: Tensor, first: Tensor, notes: list[str]) -> boo
     if len(x) < 2:
         return None
     rows = range(0, len(x), max(1, len(x) // _ALONE))
-    alone = torch.cat([_answer(model, x[i : i + 1], 1) for i in rows])
+    try:
+        alone = torch.cat([_answer(model, x[i : i + 1], 1) for i in rows])
+    except Exception as error:  # the user's model may refuse a batch of one in any way: it answered a larger one
+        notes.append(f"the model does not answer an example alone ({type(error).__name__}), only in a batch")
+        return False
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1)).to(x.device)
     shuffled = _answer(model, x[order], 1)
     largest = max(difference(alone, first[list(rows)]), difference(shuffled, first[order]))
