@@ -76,6 +76,6 @@ def _advice(*, turns: bool) -> str:
     if turns:
         return (
             "The gradient turns within a hundredth of the budget, so that single steps say nothing: take many small "
-            "ones, and gradients averaged over a neighbourhood."
+            "ones, and gradients estimated over a wide step."
         )
     return "The model is fitted to one step: judge it by many small ones."

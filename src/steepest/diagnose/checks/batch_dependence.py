@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -41,11 +43,12 @@ def batch_dependence(probe: Probe) -> Judgement:
     changed = (*found.buffers, *found.numbers)
     if changed and stays(found):
         told.append(f"asking changes {_listed(changed)}, to no effect within {found.asked} questions")
+    worst = max(float(off.max()), float(found.kept.max()))
     flagged = (off > SAME_ROWS) | (found.kept > SAME_ROWS)
     return Judgement(
         level=level,
         says="; ".join(told),
-        statistic=max(float(off.max()), float(found.kept.max())),
+        statistic=worst if math.isfinite(worst) else None,
         threshold=SAME_ROWS,
         flagged=flagged if level is Level.FAIL and flagged.any() else None,
         advice=""

@@ -18,6 +18,10 @@ BLIND, FAR, WRONG = 0.1, 0.5, 0.25
 """Shares of examples. Inputs on a kink (equal pixels under a median) have no slope, so that some are always wrong."""
 
 TWICE, THRICE = 2.0, 3.0
+
+WIDE = Remedy(name="estimated gradients", parameters={"reach": 1.0})
+"""Differences over the whole budget see through rounding and shattered ground; narrower ones found less."""
+
 _CORNERS = 41
 
 
@@ -36,14 +40,14 @@ def finite_differences(probe: Probe) -> Judgement:
     """
     probe.require_right()
     try:
-        found = probe.once("differences", lambda: _slopes(probe))
+        found = _slopes(probe)
     except ModelError as error:
         raise NotRun(str(error)) from None
     known = ~found.autograd.isnan().any(1) & found.measured.isfinite().flatten(1).all(1) & probe.right
     if not known.any():
         raise NotRun("no output or gradient is finite")
     blind = _blind(probe, found) & known
-    wrong = _apart(found, 0, TWICE) & known & ~blind
+    wrong = differing(probe) & known & ~blind
     far = wrong & _apart(found, 1, THRICE) & _apart(found, 2, THRICE)
     share = {
         name: float(each[known].double().mean()) for name, each in (("blind", blind), ("wrong", wrong), ("far", far))
@@ -60,13 +64,22 @@ def finite_differences(probe: Probe) -> Judgement:
         threshold=BLIND if share["blind"] > BLIND else WRONG,
         flagged=(blind | (far if failed else wrong)) if bad else None,
         advice=_advice(failed=failed) if bad else "",
-        remedy=Remedy(name="estimated gradients") if failed else None,
+        remedy=WIDE if failed else None,
         picture=_picture(found, known),
         of=int(known.sum()),
     )
 
 
+def differing(probe: Probe) -> Tensor:
+    """Return bool [N]: the gradient at x is not the slope at a thousandth of the budget."""
+    return _apart(_slopes(probe), 0, TWICE)
+
+
 def _slopes(probe: Probe) -> FiniteDifferences:
+    return probe.once("differences", lambda: _measured(probe))
+
+
+def _measured(probe: Probe) -> FiniteDifferences:
     ground, here = precise(probe), probe.at_x("margin")
     assert here.gradient is not None
     x, stream = probe.x.double(), ground.stream.split(_CORNERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
@@ -23,6 +25,7 @@ def randomness(probe: Probe) -> Judgement:
     """FAIL where five answers with different seeds differ by over 1e−4 of the outputs, or in how many are right."""
     found = repeats(probe)
     spread, steady = float(found.drawn.max()), stays(found)
+    worst = max(spread, float(found.kept.max()))
     differs = spread > APART or len(set(found.right)) > 1
     bad = differs or not steady
     says = (
@@ -37,7 +40,7 @@ def randomness(probe: Probe) -> Judgement:
     return Judgement(
         level=Level.FAIL if bad else Level.WARN if doubtful else Level.PASS,
         says=says,
-        statistic=max(spread, float(found.kept.max())),
+        statistic=worst if math.isfinite(worst) else None,
         threshold=APART,
         flagged=(found.drawn > APART) | (found.kept > APART) if bad else None,
         advice=_advice(steady=steady) if bad or doubtful else "",

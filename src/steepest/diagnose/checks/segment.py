@@ -8,11 +8,11 @@ from torch import Tensor
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
 from steepest.diagnose.check import check
+from steepest.diagnose.checks.finite_differences import WIDE, differing
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.precision import precise
 from steepest.diagnose.probe import Probe
 from steepest.landscape.segment import segment_residual
-from steepest.models.averaged import Averaged
 
 WARN, FAIL = 0.05, 0.3
 """Residuals of honest networks were at most 0.003 (budgets up to L∞ 0.3 on digits); rounding to 8 levels left 0.09."""
@@ -20,6 +20,9 @@ WARN, FAIL = 0.05, 0.3
 COARSE, FINE = 8, 32
 FALLS = 0.4
 """Four times the points leave an honest residual a quarter as large; a jump's stays, and noise halves."""
+
+MISSED = 0.02
+"""A share of the examples that other searches may break alone, by chance."""
 
 SQUARES = "square(queries=300)"
 _CORNER = 40
@@ -52,22 +55,21 @@ def segment(probe: Probe) -> Judgement:
         coarse = float(probe.once(("residuals", COARSE), lambda: _residuals(probe, COARSE))[rows].nanmedian())
         if middle > FALLS * coarse:
             level = Level.FAIL if middle > FAIL else Level.WARN
-    missed, averaged = _missed(probe) if level is Level.FAIL else (torch.zeros_like(probe.right), False)
-    works = level is Level.FAIL and int(missed.sum()) <= max(1, 0.02 * len(rows))
+    bad = level is not Level.PASS
+    works = bad and int(_missed(probe).sum()) <= max(1, MISSED * len(rows))
     level = Level.WARN if works else level
     told = "" if coarse is None else f" ({100 * coarse:.1f} % with {COARSE})"
     flagged = torch.zeros_like(probe.right)
     flagged[rows] = fine > WARN
-    bad = level is not Level.PASS
     return Judgement(
         level=level,
         says=f"{100 * middle:.1f} % of the change along segments is not in the {FINE} gradients on the way{told}"
-        + ("; gradient searches find what others find, so it is a surrogate that works" if works else ""),
+        + ("; gradient searches find what others find all the same" if works else ""),
         statistic=middle,
         threshold=WARN,
         flagged=flagged if bad else None,
         advice=_advice(works=works) if bad else "",
-        remedy=_remedy(probe, averaged=averaged) if bad and not works else None,
+        remedy=_remedy(probe, level) if bad and not works else None,
         picture=_picture(known),
         of=len(known),
     )
@@ -85,30 +87,31 @@ def _residuals(probe: Probe, points: int) -> Tensor:
     return torch.stack(found).nanmean(0)
 
 
-def _missed(probe: Probe) -> tuple[Tensor, bool]:
-    """Return what the gradient searches do not break and others do, and whether averaged gradients are among those."""
-    blurred = probe.model.asked_by(Averaged())
-    mean = probe.right & probe.attacked("pgd(steps=10)", model=blurred, name="averaged").won
+def _missed(probe: Probe) -> Tensor:
+    """Return bool [N]: right at x, not broken by gradient searches, and broken by one without gradients."""
     left = probe.right & ~probe.white_box
-    rest = left.nonzero().squeeze(1)
-    squares = torch.zeros_like(left)
+    rest, found = left.nonzero().squeeze(1), torch.zeros_like(left)
     if len(rest):
-        squares[rest] = ATTACKS.build(SQUARES).run(probe.problem().rows(rest), probe.seed).won
-    return left & (mean | squares), bool((left & mean).any())
+        found[rest] = ATTACKS.build(SQUARES).run(probe.problem().rows(rest), probe.seed).won
+    return found
 
 
-def _remedy(probe: Probe, *, averaged: bool) -> Remedy:
-    flat = (probe.at_x("margin").size == 0) & probe.right
-    blind = int(flat.sum()) > 0.5 * int(probe.right.sum())
-    return Remedy(name="surrogate") if blind and not averaged else Remedy(name="averaged gradients")
+def _remedy(probe: Probe, level: Level) -> Remedy:
+    """Return a surrogate where there is no gradient or a wrong one, and differences where the ground is shattered."""
+    blind = (probe.at_x("margin").size == 0) & probe.right
+    lies = differing(probe) if level is Level.FAIL else blind
+    return Remedy(name="surrogate") if 2 * int((blind | lies).sum()) > int(probe.right.sum()) else WIDE
 
 
 def _advice(*, works: bool) -> str:
     if works:
-        return "The backward pass is not the forward's (straight-through, say); say so with the number."
+        return (
+            "The gradient is not the slope (the backward pass is not the forward's, or the model jumps), and leads on "
+            "all the same: say so with the number."
+        )
     return (
         "The model jumps between the points that gradients are taken at, or its backward pass is not the forward's: "
-        "attack through a surrogate, with averaged or estimated gradients, and with a search that needs none."
+        "attack through a surrogate, with gradients estimated over a wide step, and with a search that needs none."
     )
 
 

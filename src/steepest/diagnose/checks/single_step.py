@@ -44,7 +44,7 @@ def single_step(probe: Probe) -> Judgement:
         level = Level.FAIL
         advice = (
             "Iterating makes the search worse, so gradients away from x mislead it: attack through a surrogate, with "
-            "averaged gradients, and with a search that needs none."
+            "estimated gradients, and with a search that needs none."
         )
     elif (_ahead(quarter, once) and held - near > RISE) or _rises(probe):
         level = Level.WARN
