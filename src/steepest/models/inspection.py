@@ -142,8 +142,8 @@ def _rows_alone(model: Model, x: Tensor, first: Tensor, notes: list[str]) -> boo
     rows = range(0, len(x), max(1, len(x) // _ALONE))
     try:
         alone = torch.cat([_answer(model, x[i : i + 1], 1) for i in rows])
-    except Exception as error:  # the user's code may raise anything: batch statistics of one example do not exist
-        notes.append(f"an example cannot be asked alone ({type(error).__name__})")
+    except Exception as error:  # the user's model may refuse a batch of one in any way: it answered a larger one
+        notes.append(f"the model does not answer an example alone ({type(error).__name__}), only in a batch")
         return False
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1)).to(x.device)
     shuffled = _answer(model, x[order], 1)
