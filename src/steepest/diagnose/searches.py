@@ -13,7 +13,7 @@ from steepest.attacks.contract import AttackResult
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
 from steepest.basis.shares import interval
-from steepest.diagnose.contract import Level, NotRun
+from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
 from steepest.diagnose.probe import Probe
 
 STRONGER = (
@@ -55,6 +55,10 @@ def searched(probe: Probe, call: str, rows: Tensor, *, objective: str = "scaled-
     return ATTACKS.build(call).run(replace(problem, stream=problem.stream.split(seed)), probe.seed)
 
 
+LATE = 0.05
+"""A share of the survivors that only longer searches along gradients find, from which on short ones say little."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beyond:
     """What another search broke and gradients did not.
@@ -79,10 +83,15 @@ class Beyond:
 
     @property
     def level(self) -> Level:
-        """FAIL from two examples on whose share is surely above 0.5 %, WARN for fewer."""
-        if self.held >= 2 and interval(self.held, self.survivors)[0] > LIKELY:
+        """FAIL from three examples on whose share is surely above 0.5 %, WARN for two; one may be luck."""
+        if self.held >= 3 and interval(self.held, self.survivors)[0] > LIKELY:
             return Level.FAIL
-        return Level.WARN if self.held else Level.PASS
+        return Level.WARN if self.held >= 2 else Level.PASS
+
+    @property
+    def late(self) -> bool:
+        """Whether longer searches along gradients find much that the shared short ones do not: those say little."""
+        return interval(self.asked - self.held, self.survivors)[0] > LATE
 
     @property
     def text(self) -> str:
@@ -116,6 +125,20 @@ def beyond_gradients(probe: Probe, found: Tensor, survivors: int) -> Beyond:
     rows[asked] = False
     rows[left] = True
     return Beyond(rows=rows, found=int(found.sum()), asked=asked.numel(), held=left.numel(), survivors=survivors)
+
+
+def late(beyond: Beyond, says: str, remedy: str) -> Judgement:
+    """Return the WARN of a search that found much which gradients find too, but not within the steps of short ones."""
+    return Judgement(
+        level=Level.WARN,
+        says=says,
+        statistic=beyond.found / max(1, beyond.survivors),
+        threshold=LATE,
+        advice="Short searches along gradients say little here: take the preset thorough, or more steps and restarts.",
+        remedy=Remedy(name=remedy),
+        of=beyond.survivors,
+        family=Family.UNFINISHED,
+    )
 
 
 def affordable(probe: Probe, share: float, rows: Tensor, *, least: int, most: int) -> int:

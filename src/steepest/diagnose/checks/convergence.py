@@ -14,8 +14,8 @@ from steepest.diagnose.contract import Family, Judgement, Level, NotRun
 from steepest.diagnose.probe import WHITE_BOX, Probe, Rung, Traces
 from steepest.diagnose.searches import require_gradient, searched
 
-MORE = 0.005
-"""A share of the examples that as many steps again must surely break for a WARN."""
+MORE, LEAST = 0.005, 3
+"""A share of the examples that more steps must surely break for a WARN, and so many of them: one or two are luck."""
 
 _LAST = 2
 """So many of an audit's last stages along gradients are judged, and as many must have come before."""
@@ -47,7 +47,7 @@ def convergence(probe: Probe) -> Judgement:
     if probe.traces is not None:
         return _of_audit(probe.traces, broken | more, rows.numel())
     extra = int(more.sum())
-    unfinished = interval(extra, rows.numel())[0] > MORE
+    unfinished = _surely(extra, rows.numel(), MORE)
     return Judgement(
         level=Level.WARN if unfinished else Level.PASS,
         says=f"40 more steps broke {extra} of {rows.numel()} examples beyond the {int(broken.sum())} of "
@@ -65,15 +65,15 @@ def convergence(probe: Probe) -> Judgement:
 def _of_audit(traces: Traces, broken: Tensor, count: int) -> Judgement:
     steps = [rung for rung in traces.rungs if not rung.free and rung.entered]
     last = steps[-_LAST:] if len(steps) >= 2 * _LAST else []
-    late, entered = sum(rung.broken for rung in last), max((rung.entered for rung in last), default=0)
+    late = sum(rung.broken for rung in last)
     share = _broken_share(traces.rungs, traces.clean)
     here = int(broken.sum())
-    if entered and interval(late, traces.clean)[0] > MORE:
+    if _surely(late, traces.clean, MORE):
         says = f"the last {_LAST} stages along gradients still broke {late} of {traces.clean} examples"
         statistic, unfinished = late / traces.clean, True
     else:
         says = f"searches of 20 and 40 steps broke {here} of {count} examples, the audit {100 * share:.0f} % of all"
-        statistic, unfinished = here / count - share, interval(here, count)[0] > share + MORE
+        statistic, unfinished = here / count - share, _surely(here, count, share + MORE)
     return Judgement(
         level=Level.WARN if unfinished else Level.PASS,
         says=says,
@@ -85,6 +85,10 @@ def _of_audit(traces: Traces, broken: Tensor, count: int) -> Judgement:
         else "",
         of=count,
     )
+
+
+def _surely(broken: int, count: int, share: float) -> bool:
+    return broken >= LEAST and interval(broken, count)[0] > share
 
 
 def _broken_share(rungs: Sequence[Rung], clean: int) -> float:

@@ -20,6 +20,7 @@ from steepest.diagnose.searches import (
     affordable,
     beyond_gradients,
     found_by_gradients,
+    late,
     require_gradient,
     searched,
 )
@@ -75,6 +76,8 @@ def _without_gradients(probe: Probe, rows: Tensor) -> tuple[str, Tensor]:
 
 
 def _judged(beyond: Beyond, call: str) -> Judgement:
+    if beyond.level is Level.PASS and beyond.late:
+        return late(beyond, f"{call.partition('(')[0]} broke {beyond.text}", "gradient-free first")
     clean = beyond.level is Level.PASS
     return Judgement(
         level=beyond.level,

@@ -11,7 +11,7 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, Remedy
 from steepest.diagnose.probe import Probe
-from steepest.diagnose.searches import LIKELY, beyond_gradients, found_by_gradients, require_gradient
+from steepest.diagnose.searches import LIKELY, beyond_gradients, found_by_gradients, late, require_gradient
 from steepest.models.confirmed import Confirmed
 from steepest.models.model import Model
 from steepest.models.surrogate import found_obstacles, surrogate
@@ -43,6 +43,8 @@ def through_surrogate(probe: Probe) -> Judgement:
             threshold=LIKELY,
         )
     beyond = beyond_gradients(probe, through_twin(probe, left), left.numel())
+    if beyond.level is Level.PASS and beyond.late:
+        return late(beyond, f"a surrogate's gradients broke {beyond.text}{met}", "surrogate")
     clean = beyond.level is Level.PASS
     return Judgement(
         level=beyond.level,
