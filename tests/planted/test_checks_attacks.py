@@ -16,6 +16,7 @@ from steepest.diagnose.checks import surrogate as through
 from steepest.diagnose.contract import Family, Finding, Level
 from steepest.diagnose.panel import examine, named
 from steepest.diagnose.probe import Probe, Rung, Traces
+from steepest.diagnose.searches import Beyond
 from steepest.models.model import Model
 
 COUNT, WIDTH, CLASSES = 48, 16, 4
@@ -139,10 +140,25 @@ def test_what_a_surrogate_finds_is_the_models_own() -> None:
     assert not through.through_twin(asked, rows).any()
 
 
-def test_what_only_longer_gradient_searches_find_too_is_no_masking(twin: None) -> None:
-    """Noisy slopes lead there in the end, so the surrogate's lead is a lead in time."""
-    judged = found("surrogate", Bent(RELU, 1.0, 4.0), 0.1)
-    assert (judged.level, judged.family) == (Level.WARN, Family.UNFINISHED)
+@pytest.mark.parametrize(
+    ("held", "level", "late"),
+    [
+        (0, Level.PASS, True),
+        (1, Level.PASS, True),
+        (2, Level.WARN, True),
+        (3, Level.FAIL, True),
+        (20, Level.FAIL, False),
+    ],
+)
+def test_what_longer_gradient_searches_find_too_is_a_lead_in_time(held: int, level: Level, late: bool) -> None:
+    seen = Beyond(rows=torch.ones(40).bool(), found=20, asked=20, held=held, survivors=40)
+    assert (seen.level, seen.late) == (level, late)
+    assert seen.share == held / 40
+
+
+def test_of_many_found_the_share_is_that_of_those_asked_again() -> None:
+    seen = Beyond(rows=torch.ones(40).bool(), found=20, asked=8, held=4, survivors=40)
+    assert seen.share == 0.25 and "4 of 8 asked again" in seen.text
 
 
 def test_indicators_fire_on_rounded_inputs_and_say_which() -> None:

@@ -38,7 +38,7 @@ _PLANTED = 1 << 21
     source="Zimmermann et al. 2022, the binarisation test",
 )
 def active(probe: Probe) -> Judgement:
-    """FAIL where gradients find under 50 % of what was planted, WARN under 95 % if blind points find as few.
+    """FAIL where gradients find under 50 % of what was planted, WARN under 95 %.
 
     For each of at most 32 examples the last linear layer is replaced by one that separates the features of one corner
     of the budget from those of random points in 95 % of it, and the search must find a point on the corner's side.
