@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from steepest.budgets.contract import Budget
+from steepest.budgets.l0 import L0
+from steepest.budgets.l1 import L1
+from steepest.budgets.l2 import L2
 from steepest.budgets.linf import Linf
 from steepest.budgets.masked import Masked
 from steepest.diagnose.checks import surrogate as through
@@ -210,6 +213,12 @@ def test_healthy_networks_pass(name: str) -> None:
     findings = examine(probe(HEALTHY[name], 0.06), named(CHECKS))
     assert {each.check: each.level for each in findings} == dict.fromkeys((f.check for f in findings), Level.PASS)
     assert len(findings) == len(CHECKS)
+
+
+@pytest.mark.parametrize("budget", [L1(0.5), L2(0.3), L0(2)], ids=str)
+@pytest.mark.parametrize("name", HEALTHY)
+def test_the_whole_box_holds_another_class_whatever_the_budget(name: str, budget: Budget) -> None:
+    assert found("unbounded", HEALTHY[name], budget=budget).level is Level.PASS
 
 
 def stages(*broken: int, free: bool, entered: int = 100) -> tuple[Rung, ...]:

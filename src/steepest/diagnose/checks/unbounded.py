@@ -10,6 +10,8 @@ from torch import Tensor
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
+from steepest.budgets.linf import Linf
+from steepest.budgets.region import Region
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
@@ -123,11 +125,18 @@ def _walked(probe: Probe, rows: Tensor, factors: tuple[float, ...]) -> tuple[lis
             return [*shares, *[1.0] * (len(factors) - len(shares))], left
     for call, objective in _LONGER:
         if left.numel():
-            left = left[~ATTACKS.build(call).run(_at(probe, left, factors[-1], objective), probe.seed).won]
+            left = left[~ATTACKS.build(call).run(_boxed(probe, left, objective), probe.seed).won]
     shares[-1] = 1 - left.numel() / rows.numel()
     return shares, left
 
 
-def _at(probe: Probe, rows: Tensor, factor: float, objective: str = "scaled-ce") -> Problem:
-    problem = probe.problem(objective).rows(rows)
+def _at(probe: Probe, rows: Tensor, factor: float) -> Problem:
+    problem = probe.problem().rows(rows)
     return replace(problem, region=problem.region.scaled(factor))
+
+
+def _boxed(probe: Probe, rows: Tensor, objective: str) -> Problem:
+    """Return the same set as at the last factor, with steps in sides of the box: those of a ball are far too long."""
+    problem = probe.problem(objective).rows(rows)
+    x, box = problem.region.x, problem.region.box
+    return replace(problem, region=Region(Linf(float(box.side(x))), box, x))
