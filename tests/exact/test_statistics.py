@@ -7,7 +7,8 @@ from itertools import combinations
 import pytest
 from scipy.stats import binom, binomtest, hypergeom
 
-from steepest.audit.statistics import interval, looks_like_chance, most_missed
+from steepest.audit.statistics import looks_like_chance, most_missed
+from steepest.basis.shares import interval
 
 
 @pytest.mark.parametrize("count", [1, 2, 20, 1000])

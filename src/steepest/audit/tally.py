@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from steepest.audit.assurance import protocol
 from steepest.audit.contract import BLIND, Stage
-from steepest.audit.statistics import CONFIDENCE, interval, most_missed
+from steepest.audit.statistics import most_missed
+from steepest.basis.shares import CONFIDENCE, interval
 from steepest.diagnose.verdict import verdict
 
 Rows = dict[str, NDArray[Any]]

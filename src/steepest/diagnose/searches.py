@@ -1,0 +1,156 @@
+"""Searches that several checks compare: what gradients find, what stronger ones find, and what only others do."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from steepest.attacks.contract import AttackResult
+from steepest.attacks.recipes import ATTACKS
+from steepest.basis.errors import ModelError
+from steepest.basis.shares import interval
+from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
+from steepest.diagnose.probe import Probe
+
+STRONGER = (
+    ("apgd(steps=100, restarts=2)", "scaled-ce"),
+    ("apgd(steps=100)", "margin"),
+    ("apgd(steps=50, targets=3)", "scaled-ce"),
+)
+"""What must fail too before a success of another search counts against the gradients: a success may be luck."""
+
+_PASSES = 1350
+_FEWEST, _MOST = 8, 32
+_TIMED = 8
+
+LIKELY = 0.005
+"""A share of the survivors that its interval must exceed before a check fails."""
+
+
+def require_gradient(probe: Probe) -> None:
+    """Let only models pass that are meant to have a gradient.
+
+    Raises:
+        NotRun: the model was declared to answer less.
+    """
+    if probe.model.facts.answers != "gradient":
+        raise NotRun(f"the model answers {probe.model.facts.answers} only, as it was declared to")
+
+
+def found_by_gradients(probe: Probe) -> Tensor:
+    """Return `probe.white_box`; nothing where no gradient reaches x: then a search along it finds nothing."""
+    try:
+        return probe.white_box
+    except ModelError:
+        return torch.zeros_like(probe.right)
+
+
+def searched(probe: Probe, call: str, rows: Tensor, *, objective: str = "scaled-ce", seed: int = 1) -> AttackResult:
+    """Return what a catalogued attack finds for `rows`, with random numbers other than those of the shared searches."""
+    problem = probe.problem(objective).rows(rows)
+    return ATTACKS.build(call).run(replace(problem, stream=problem.stream.split(seed)), probe.seed)
+
+
+LATE = 0.05
+"""A share of the survivors that only longer searches along gradients find, from which on short ones say little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beyond:
+    """What another search broke and gradients did not.
+
+    Attributes:
+        rows: bool [N], broken, but for those that a stronger search along gradients broke too.
+        found: how many the other search broke.
+        asked, held: of those, how many stronger searches along gradients were asked about, and could not break either.
+        survivors: how many examples the other search was given.
+    """
+
+    rows: Tensor
+    found: int
+    asked: int
+    held: int
+    survivors: int
+
+    @property
+    def share(self) -> float:
+        """Of the survivors that gradients cannot break and the other search can, as far as was asked."""
+        return self.found / max(1, self.survivors) * self.held / max(1, self.asked)
+
+    @property
+    def level(self) -> Level:
+        """FAIL from three examples on whose share is surely above 0.5 %, WARN for two; one may be luck."""
+        if self.held >= 3 and interval(self.held, self.survivors)[0] > LIKELY:
+            return Level.FAIL
+        return Level.WARN if self.held >= 2 else Level.PASS
+
+    @property
+    def late(self) -> bool:
+        """Whether longer searches along gradients find much that the shared short ones do not: those say little."""
+        return interval(self.asked - self.held, self.survivors)[0] > LATE
+
+    @property
+    def text(self) -> str:
+        """The count, and what stronger searches say of it."""
+        said = f"{self.found} of {self.survivors} examples that gradients could not"
+        if not self.found:
+            return said
+        again = f"{self.held} of {self.asked} asked again" if self.asked < self.found else f"{self.held}"
+        return f"{said}; {again} withstand longer searches along gradients too"
+
+
+def beyond_gradients(probe: Probe, found: Tensor, survivors: int) -> Beyond:
+    """Ask of what another search found whether `STRONGER` searches along gradients find it too.
+
+    At most 32 examples are asked again, fewer where the model is slow.
+
+    Args:
+        found: bool [N].
+        survivors: how many examples the other search was given.
+    """
+    most = int(min(max(probe.pace * probe.seconds / _PASSES, _FEWEST), _MOST))
+    asked = left = found.nonzero().squeeze(1)[:most]
+    for call, objective in STRONGER:
+        if not left.numel():
+            break
+        try:
+            left = left[~searched(probe, call, left, objective=objective).won]
+        except ModelError:  # no gradient reaches x
+            break
+    rows = found.clone()
+    rows[asked] = False
+    rows[left] = True
+    return Beyond(rows=rows, found=int(found.sum()), asked=asked.numel(), held=left.numel(), survivors=survivors)
+
+
+def late(beyond: Beyond, says: str, remedy: str) -> Judgement:
+    """Return the WARN of a search that found much which gradients find too, but not within the steps of short ones."""
+    return Judgement(
+        level=Level.WARN,
+        says=says,
+        statistic=beyond.found / max(1, beyond.survivors),
+        threshold=LATE,
+        advice="Short searches along gradients say little here: take the preset thorough, or more steps and restarts.",
+        remedy=Remedy(name=remedy),
+        of=beyond.survivors,
+        family=Family.UNFINISHED,
+    )
+
+
+def affordable(probe: Probe, share: float, rows: Tensor, *, least: int, most: int) -> int:
+    """Return how many points of each row may be asked in a share of the probe's seconds: a power of two in bounds.
+
+    Searches take longer than forwards alone, so a short one is timed.
+    """
+
+    def timed() -> float:
+        begin = time.perf_counter()
+        searched(probe, f"noise(points={_TIMED})", rows)
+        return _TIMED / max(time.perf_counter() - begin, 1e-6)
+
+    points = share * probe.seconds * probe.once(("points in a second", rows.numel()), timed)
+    return int(min(max(2 ** int(math.log2(max(points, 1.0))), least), most))
