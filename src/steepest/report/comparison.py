@@ -16,6 +16,8 @@ COLOURS = 6
 DASHES = ((1, 0), (6, 4), (2, 3), (9, 3, 2, 3))
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left")
 
+NBSP = "\u00a0"
+
 CHANCE = 0.05
 """An adjusted p below it is called more than chance."""
 
@@ -35,8 +37,8 @@ def render(record: Mapping[str, Any]) -> str:
         record=known,
         budget=wording.budget(known),
         names=names,
-        warnings=_warnings(known),
-        said=[_said(pair, models, known["epsilon"]) for pair in known["pairs"]],
+        warnings=warnings(known),
+        said=[_said(pair, known) for pair in known["pairs"]],
         overview=_overview(models, known),
         curves=[found for found in (_curves(models, key) for key in ("best", "fgsm")) if found],
         pairs=_pairs(known),
@@ -49,7 +51,13 @@ def render(record: Mapping[str, Any]) -> str:
     )
 
 
-def _warnings(record: Mapping[str, Any]) -> list[str]:
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Return what a person is told where there is no page: each pair, then what to know of the models."""
+    return [*(_said(pair, record) for pair in record["pairs"]), *warnings(record)]
+
+
+def warnings(record: Mapping[str, Any]) -> list[str]:
+    """Return who could not be measured, and whose number cannot be believed."""
     found = [f"{each['name']} could not be measured: {each['error']}" for each in record["failed"]]
     for model in record["models"]:
         verdict = model["verdict"]
@@ -63,21 +71,23 @@ def _warnings(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _said(pair: Mapping[str, Any], models: Sequence[Mapping[str, Any]], epsilon: float) -> str:
+def _said(pair: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return in one sentence what a pair's difference at the largest ε says, and what it does not."""
     found = pair["sizes"][-1]
-    first, second = pair["first"], pair["second"]
-    ahead, behind = (first, second) if found["difference"] >= 0 else (second, first)
-    words = {model["name"]: model["verdict"] for model in models}
-    unsure = [name for name in (ahead, behind) if not words[name]["believable"]]
-    if not found["difference"]:
-        text = f"{first} and {second} hold equally many examples at ε = {size(epsilon)}"
-    else:
-        by = points(abs(found["difference"])).lstrip("+")
-        text = f"{ahead} holds {by} more than {behind} at ε = {size(epsilon)}"
+    ahead, behind = (pair["first"], pair["second"])[:: 1 if found["difference"] >= 0 else -1]
+    verdicts = {model["name"]: model["verdict"] for model in record["models"]}
+    doubted = [f"{name} ({verdicts[name]['word']})" for name in (ahead, behind) if not verdicts[name]["believable"]]
+    holds = "seems to hold" if doubted else "holds"
+    by = points(abs(found["difference"])).lstrip("+")
+    gap = f"{ahead} {holds} {by} more than {behind}" if found["difference"] else f"{ahead} {holds} as many as {behind}"
     chance = "more than chance" if found["adjusted"] < CHANCE else "no more than chance would give"
-    text += f", {chance} (p = {probability(found['adjusted'])})."
-    return f"{text} The number of {' and that of '.join(unsure)} is not to be believed." if unsure else text
+    end = f"; the number of {' and that of '.join(doubted)} cannot be believed." if doubted else "."
+    return f"{gap} at ε = {size(record['epsilon'])}, {chance} (p {_equals(found['adjusted'])}){end}"
+
+
+def _equals(p: float) -> str:
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def _overview(models: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Table:
@@ -177,7 +187,7 @@ def _pairs(record: Mapping[str, Any]) -> list[Table]:
                 (
                     f"{short(pair['first'], 40)} − {short(pair['second'], 40)}",
                     points(found["difference"]),
-                    f"{points(found['interval'][0])} to {points(found['interval'][1])}",
+                    _between(found["interval"]),
                     count(found["only_first"]),
                     count(found["only_second"]),
                     probability(found["p"]),
@@ -251,6 +261,11 @@ def _layers(model: Mapping[str, Any]) -> Table:
         for layer in model["anatomy"]["layers"]
     ]
     return Table(caption=f"The layers of {short(model['name'], 40)}, in order", head=head, rows=tuple(rows))
+
+
+def _between(ends: Sequence[float]) -> str:
+    low, high = (points(end) for end in ends)
+    return f"{low.partition(NBSP)[0]} to {high}"
 
 
 def _figure(value: float | None) -> str:

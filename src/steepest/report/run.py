@@ -24,12 +24,15 @@ from steepest.report.page import put, write
 _KEYS = ("ids", "labels", "clean", "images", "predictions")
 
 
-def report(run: AuditRun | Comparison | str | Place, path: str | Path | None = None) -> Place:
+def report(
+    run: AuditRun | Comparison | str | Place, path: str | Path | None = None, *, command: str | None = None
+) -> Place:
     """Write the page of a finished run, a pure function of its folder, and return where it is.
 
     Args:
         run: what `st.audit` or `st.compare` returned, or a run's folder, also s3:// or gs://.
         path: of the page; if left out report.html in the run's folder, comparison.html in that of a comparison.
+        command: the text that the page of a comparison gives to repeat it; a run's is in its folder.
 
     Raises:
         UsageError: the folder is not a run, or the page cannot be written there.
@@ -43,7 +46,8 @@ def report(run: AuditRun | Comparison | str | Place, path: str | Path | None = N
     'report.html'
     """
     if isinstance(run, Comparison):
-        return put(run.folder / "comparison.html" if path is None else Path(path), comparison.render(run.to_record()))
+        place = run.folder / "comparison.html" if path is None else Path(path)
+        return put(place, comparison.render({**run.to_record(), "command": command}))
     opened = run if isinstance(run, AuditRun) else open_run(run)
     folder = RunFolder(opened.folder)
     page = folder.path / "report.html" if path is None else Path(path)
