@@ -204,8 +204,6 @@ def compare(
 
 
 def _require_names(models: Mapping[str, Any]) -> None:
-    if not isinstance(models, Mapping):
-        raise UsageError(f"models of type {type(models).__name__}: give a dict of names and models.")
     if len(models) < 2:
         raise UsageError(
             f"{len(models)} model{'' if len(models) == 1 else 's'} to compare: give at least two; one alone is audited."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steepest.diagnose.verdict import UNKNOWN
 from steepest.report import page, wording
 from steepest.report.contract import Chart, Table
 from steepest.report.drawing import Spec, chart
@@ -59,9 +60,12 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
 def warnings(record: Mapping[str, Any]) -> list[str]:
     """Return who could not be measured, and whose number cannot be believed."""
     found = [f"{each['name']} could not be measured: {each['error']}" for each in record["failed"]]
+    unknown = [model["name"] for model in record["models"] if model["verdict"]["word"] == UNKNOWN]
+    if unknown:
+        found.append(f"{', '.join(unknown)}: not diagnosed, so nothing says whether the number can be believed.")
     for model in record["models"]:
         verdict = model["verdict"]
-        if not verdict["believable"]:
+        if _doubted(verdict):
             reason = f": {verdict['reasons'][0]}" if verdict["reasons"] else ""
             found.append(
                 f"The number of {model['name']} cannot be believed ({verdict['word']}){reason}. It may look robust "
@@ -76,13 +80,18 @@ def _said(pair: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     found = pair["sizes"][-1]
     ahead, behind = (pair["first"], pair["second"])[:: 1 if found["difference"] >= 0 else -1]
     verdicts = {model["name"]: model["verdict"] for model in record["models"]}
-    doubted = [f"{name} ({verdicts[name]['word']})" for name in (ahead, behind) if not verdicts[name]["believable"]]
+    doubted = [f"{name} ({verdicts[name]['word']})" for name in (ahead, behind) if _doubted(verdicts[name])]
     holds = "seems to hold" if doubted else "holds"
     by = points(abs(found["difference"])).lstrip("+")
     gap = f"{ahead} {holds} {by} more than {behind}" if found["difference"] else f"{ahead} {holds} as many as {behind}"
     chance = "more than chance" if found["adjusted"] < CHANCE else "no more than chance would give"
     end = f"; the number of {' and that of '.join(doubted)} cannot be believed." if doubted else "."
     return f"{gap} at ε = {size(record['epsilon'])}, {chance} (p {_equals(found['adjusted'])}){end}"
+
+
+def _doubted(verdict: Mapping[str, Any]) -> bool:
+    """Whether a check says that the number cannot be believed; where none was asked, nothing says so."""
+    return not verdict["believable"] and verdict["word"] != UNKNOWN
 
 
 def _equals(p: float) -> str:
