@@ -14,7 +14,7 @@ import pytest
 from steepest.app.compare import named
 from steepest.audit.api import open_run
 from steepest.basis.errors import UsageError
-from steepest.report import comparison
+from steepest.report import comparison, drawing
 from tests.app.material import QUICK, answered, asked_json, refused
 from tests.app.test_report_page import HOSTILE, STYLE, Outline, luminance
 
@@ -22,7 +22,9 @@ THREE = ("net.py:make", "restless=net.py:restless", "net.py:one_output")
 ASKED = ("--data", "data.npz", "--budget", "linf:0.05,0.1", *QUICK, "--no-diagnose")
 
 
-def test_from_an_empty_folder_to_pages_and_json(place: Path) -> None:
+def test_from_an_empty_folder_to_pages_and_json(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What charts look like is asked below; drawing those of every page twice takes seconds.
+    monkeypatch.setattr(drawing, "_draw", lambda spec, width, height: "<svg/>")
     found = asked_json("compare", *THREE, *ASKED, "-o", "found.json", "-o", "page.html", "--out", "runs/c")
     assert json.loads((place / "found.json").read_text(encoding="utf-8")) == found
     assert [model["name"] for model in found["models"]] == ["make", "restless"]

@@ -16,7 +16,8 @@ from steepest.audit.places import Place, place_of
 from steepest.audit.presets import parse_attacks, preset_of
 from steepest.basis.errors import UsageError
 from steepest.models.objectives import objective_of
-from steepest.report.comparison import sentences
+from steepest.report import comparison
+from steepest.report.page import put
 from steepest.report.run import report
 from steepest.report.wording import percent, size
 
@@ -33,16 +34,16 @@ def run(models: Sequence[str], given: Mapping[str, Any], *, as_json: bool, outpu
             terminal.say(note)
         targets = exports.checked(outputs, (".html", ".json"))
         found = _compared(places, settings, terminal)
-    line = command_line(["compare"], settings, models=models)
-    record = {**found.to_record(), "command": line}
+    record = {**found.to_record(), "command": command_line(["compare"], settings, models=models)}
     for each in found.models:
         report(each.run)
-    page = report(found, command=line)
+    html = comparison.render(record)
+    page = put(found.folder / comparison.PAGE, html)
     for path in targets:
         if path.suffix.lower() == ".json":
             exports.write_json(path, record)
         else:
-            report(found, path, command=line)
+            put(path, html)
     if as_json:
         console.show_json(record)
     else:
@@ -137,7 +138,7 @@ def _show(record: Mapping[str, Any], written: Sequence[Place]) -> None:
     ]
     console.show_table(head, rows)
     console.say()
-    for sentence in sentences(record):
+    for sentence in comparison.sentences(record):
         console.say(sentence)
     for path in written:
         console.say(str(path))

@@ -11,6 +11,9 @@ from steepest.report.contract import Chart, Table
 from steepest.report.drawing import Spec, chart
 from steepest.report.wording import MISSING, NONE, count, interval, measured, percent, points, probability, short, size
 
+PAGE = "comparison.html"
+"""Its name in the folder of the comparison."""
+
 COLOURS = 6
 """So many models have a colour of their own; beyond, dashes and shapes go on telling them apart."""
 

@@ -24,15 +24,12 @@ from steepest.report.page import put, write
 _KEYS = ("ids", "labels", "clean", "images", "predictions")
 
 
-def report(
-    run: AuditRun | Comparison | str | Place, path: str | Path | None = None, *, command: str | None = None
-) -> Place:
+def report(run: AuditRun | Comparison | str | Place, path: str | Path | None = None) -> Place:
     """Write the page of a finished run, a pure function of its folder, and return where it is.
 
     Args:
         run: what `st.audit` or `st.compare` returned, or a run's folder, also s3:// or gs://.
         path: of the page; if left out report.html in the run's folder, comparison.html in that of a comparison.
-        command: the text that the page of a comparison gives to repeat it; a run's is in its folder.
 
     Raises:
         UsageError: the folder is not a run, or the page cannot be written there.
@@ -46,8 +43,8 @@ def report(
     'report.html'
     """
     if isinstance(run, Comparison):
-        place = run.folder / "comparison.html" if path is None else Path(path)
-        return put(place, comparison.render({**run.to_record(), "command": command}))
+        place = run.folder / comparison.PAGE if path is None else Path(path)
+        return put(place, comparison.render(run.to_record()))
     opened = run if isinstance(run, AuditRun) else open_run(run)
     folder = RunFolder(opened.folder)
     page = folder.path / "report.html" if path is None else Path(path)
