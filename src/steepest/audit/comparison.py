@@ -162,7 +162,6 @@ def compare(
     source = open_data(data, labels=labels, resize=resize)
     ids = select(source, limit=limit, sample=sample, seed=seed)
     handles = {name: _handle(model) for name, model in models.items()}
-    _require_same_inputs(handles)
     subjects, failures = _subjects(handles, source, ids, device, allow_chance)
     folder = place_of(out or tempfile.mkdtemp(prefix="steepest-"))
     found = []
@@ -191,10 +190,16 @@ def compare(
             found.append(_compared(name, run, subject, budget, seed))
         except (DataError, ModelError) as error:
             failures[name] = error
-    if not found:
-        raise next(iter(failures.values()))
     for name, failure in failures.items():
         told.say(f"{name} could not be measured: {failure}")
+    return _comparison(folder, found, failures, seed)
+
+
+def _comparison(
+    folder: Place, found: list[Compared], failures: Mapping[str, DataError | ModelError], seed: int
+) -> Comparison:
+    if not found:
+        raise next(iter(failures.values()))
     return Comparison(
         folder=folder,
         models=tuple(found),
@@ -236,6 +241,7 @@ def _subjects(
     models: Mapping[str, Model], source: Source, ids: torch.Tensor, device: str | None, allow_chance: bool
 ) -> tuple[dict[str, Subject], dict[str, DataError | ModelError]]:
     """Look at every model before the first is audited: who fails, and whether the others answer alike."""
+    _require_same_inputs(models)
     found: dict[str, Subject] = {}
     failures: dict[str, DataError | ModelError] = {}
     for name, model in models.items():
