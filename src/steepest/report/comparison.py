@@ -89,7 +89,7 @@ def _said(pair: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     gap = f"{ahead} {holds} {by} more than {behind}" if found["difference"] else f"{ahead} {holds} as many as {behind}"
     chance = "more than chance" if found["adjusted"] < CHANCE else "no more than chance would give"
     end = f"; the number of {' and that of '.join(doubted)} cannot be believed." if doubted else "."
-    return f"{gap} at ε = {size(record['epsilon'])}, {chance} (p {_equals(found['adjusted'])}){end}"
+    return f"{gap} at ε = {size(record['epsilon'])}, {chance} (p{NBSP}{_equals(found['adjusted'])}){end}"
 
 
 def _doubted(verdict: Mapping[str, Any]) -> bool:
@@ -99,7 +99,7 @@ def _doubted(verdict: Mapping[str, Any]) -> bool:
 
 def _equals(p: float) -> str:
     text = probability(p)
-    return text if text.startswith("<") else f"= {text}"
+    return (text if text.startswith("<") else f"= {text}").replace(" ", NBSP)
 
 
 def _overview(models: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Table:
