@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from steepest.attacks.worst_case import worst_case as worst_case
     from steepest.audit.api import AuditRun as AuditRun
     from steepest.audit.api import audit as audit
+    from steepest.audit.comparison import Comparison as Comparison
+    from steepest.audit.comparison import compare as compare
     from steepest.basis.box import Box as Box
     from steepest.basis.errors import ContractError as ContractError
     from steepest.basis.errors import DataError as DataError
@@ -78,6 +80,8 @@ _HOMES = {
     "worst_case": "attacks.worst_case",
     "AuditRun": "audit.api",
     "audit": "audit:",
+    "Comparison": "audit.comparison",
+    "compare": "audit.comparison",
     "Box": "basis.box",
     "ContractError": "basis.errors",
     "DataError": "basis.errors",

@@ -211,6 +211,46 @@ def diagnose(
 
 
 @app.command()
+@foreseen(CONTINUES)
+def compare(
+    models: o.Models,
+    data: o.DataOption = None,
+    budget: o.Budget = None,
+    preset: o.Preset = None,
+    attacks: o.Attacks = None,
+    objective: o.Objective = None,
+    out: o.Out = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    seed: o.Seed = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    box: o.Box = None,
+    labels: o.Labels = None,
+    resize: o.Resize = None,
+    feature_weights: o.FeatureWeights = None,
+    mask: o.Mask = None,
+    trust_code: o.TrustCode = None,
+    diagnose: o.Diagnose = None,
+    allow_chance: o.AllowChance = None,
+    as_json: o.AsJson = False,
+    output: o.Outputs = None,
+) -> None:
+    """Audit models on the same examples, side by side.
+
+    Who is more robust, by how much and by chance or not; who only looks so; what their layers do. One run a model
+    and a page, comparison.html, in --out.
+    """
+    given = o.given(locals(), "models", "as_json", "output")
+    from steepest.app.compare import run
+
+    run(models, given, as_json=as_json, outputs=output or [])
+
+
+@app.command()
 @foreseen(NOTHING)
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Output = None

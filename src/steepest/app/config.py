@@ -113,8 +113,14 @@ class Settings(BaseModel):
         return int(self.batch_size)
 
 
-def resolve(given: Mapping[str, Any], *, file: Path | None = None) -> tuple[Settings, list[str]]:
+AUDIT = "write `steepest audit MODEL DATA --budget linf:8/255`"
+
+
+def resolve(given: Mapping[str, Any], *, file: Path | None = None, remedy: str = AUDIT) -> tuple[Settings, list[str]]:
     """Return the settings, and a line for each place besides the command line that decided something.
+
+    Args:
+        remedy: what to do where model or data are missing.
 
     Raises:
         UsageError: an unknown or unreadable setting, or model and data are missing.
@@ -130,8 +136,9 @@ def resolve(given: Mapping[str, Any], *, file: Path | None = None) -> tuple[Sett
     for name in ("model", "data"):
         if name not in found:
             raise UsageError(
-                f"no {name.upper()} was given: write `steepest audit MODEL DATA --budget linf:8/255`, or put them "
-                f"into {FILE} (`steepest init` writes one)."
+                f"no {name.upper()} was given: {remedy}, or put them into {FILE} (`steepest init` writes one)."
+                if file is not None
+                else f"no {name.upper()} was given: {remedy}."
             )
     return _validated(found), notes
 
@@ -168,13 +175,16 @@ def _from_environment() -> dict[str, Any]:
     return {name: os.environ[_PREFIX + name.upper()] for name in names if _PREFIX + name.upper() in os.environ}
 
 
-def command_line(words: Sequence[str], settings: Settings) -> str:
+def command_line(words: Sequence[str], settings: Settings, *, models: Sequence[str] = ()) -> str:
     """Return the shell line that asks for these settings again, whatever place they came from.
+
+    Args:
+        models: of a command that takes several; the data is then an option.
 
     >>> command_line(["audit"], Settings(model="a b.onnx", data="digits", budget="linf:0.1", seed=3))
     "steepest audit 'a b.onnx' digits --budget linf:0.1 --seed 3"
     """
-    line = ["steepest", *words, settings.model, settings.data]
+    line = ["steepest", *words, *(models or [settings.model]), *(["--data"] if models else []), settings.data]
     for name, value in settings.model_dump(exclude_defaults=True, exclude={"model", "data"}).items():
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):

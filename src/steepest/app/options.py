@@ -13,6 +13,14 @@ Data = Annotated[
     str,
     typer.Argument(metavar="DATA", help="A .npz, .parquet, folder of class folders, one image, or 'digits'."),
 ]
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Two or more files .onnx or .pt2, or net.py:factory; or name=net.onnx."),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DATA", help="A .npz, .parquet, folder of class folders, or 'digits'."),
+]
 MaybeModel = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="A file .onnx or .pt2, or net.py:factory.", show_default=False)
 ]

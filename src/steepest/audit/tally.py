@@ -28,9 +28,7 @@ def tally(
     upper bound on the truth. A certified one is robust and proven to be: a lower bound. `sample` holds what the full
     protocol found on some survivors, which `table` has taken in.
     """
-    rows: Rows = {
-        name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "fgsm_broken"
-    }
+    rows = columns(table)
     names = manifest["data"]["class_names"]
     robust = ~rows["broken"] & (rows["status"] != "nonfinite")
     correct = (rows["clean_prediction"] == rows["label"]) & ~(np.equal(rows["broken_by"], "clean"))
@@ -76,6 +74,11 @@ def tally(
         "run": manifest["run"],
         "command": manifest["command"],
     }
+
+
+def columns(table: pa.Table) -> Rows:
+    """Return the columns of records that hold one value for each example."""
+    return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names if name != "fgsm_broken"}
 
 
 def judged(diagnosis: Mapping[str, Any] | None, first: pa.Table | None) -> dict[str, Any]:
@@ -170,13 +173,13 @@ def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], measured: bool
         fgsm = {round(factor, 12): float(1 - share) for factor, share in zip(factors, broken, strict=True)}
     curve = [{"epsilon": 0.0, "fgsm": _share(~wrong) if measured else None, "best": _share(~wrong)}]
     for key, factor in sorted(grid.items()):
-        best = _share(_unbroken(rows, factor))
+        best = _share(unbroken(rows, factor))
         curve.append({"epsilon": factor * largest, "fgsm": fgsm.get(key), "best": best})
     return curve
 
 
-def _unbroken(rows: Rows, factor: float) -> NDArray[Any]:
-    """Whether no success of at most `factor` times the largest budget is known, and the search could be measured."""
+def unbroken(rows: Rows, factor: float) -> NDArray[Any]:
+    """Return bool [N]: no success within `factor` times the largest budget is known, and the search was measured."""
     size = rows["radius_gauge"].astype(float)  # None becomes NaN: no success known
     # A success is at most as large as the ε at which it was found: it was rounded towards x.
     held: NDArray[Any] = ~(size <= factor * (1 + 1e-12)) & (rows["status"] != "nonfinite")
@@ -192,7 +195,7 @@ def _sizes(rows: Rows, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the robust accuracy at every audited ε, with its interval."""
     found, epsilons = [], manifest["epsilons"]
     for epsilon, budget in zip(epsilons, shown(manifest), strict=True):
-        held = _unbroken(rows, epsilon / epsilons[-1] if epsilons[-1] else 1.0)
+        held = unbroken(rows, epsilon / epsilons[-1] if epsilons[-1] else 1.0)
         low, high = interval(int(held.sum()), len(held))
         found.append(
             {"budget": budget, "epsilon": epsilon, "robust_accuracy": _share(held), "robust_interval": (low, high)}

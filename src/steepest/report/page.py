@@ -41,7 +41,7 @@ def render(summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Seq
                 "clean_accuracy and robust_accuracy. Run the audit again, or give the JSON it prints unchanged."
             )
     context = _context(wording.plain(summary), wording.plain(manifest))
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     empty = template.render(**context, cards=[], total=len(gallery))
     return template.render(**context, cards=_shown(gallery, empty), total=len(gallery))
 
@@ -54,7 +54,11 @@ def write(
     Raises:
         UsageError: the folder is missing, cannot be written or is full; nothing is left behind.
     """
-    page = render(summary, manifest, gallery)
+    return put(path, render(summary, manifest, gallery))
+
+
+def put(path: Place, page: str) -> Place:
+    """Write a page to `path` whole and return it; raises as `write`."""
     try:
         places.write(path, page.encode())
     except OSError as error:
@@ -70,7 +74,8 @@ def _shown(triples: Sequence[Triple], empty: str) -> list[Any]:
     return gallery.cards(triples, room)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what templates are filled in: everything is escaped, nothing may be missing."""
     found = Environment(
         loader=PackageLoader("steepest.report"),
         autoescape=True,
@@ -81,6 +86,11 @@ def _environment() -> Environment:
     words = ("percent", "interval", "count", "size", "short")
     found.filters.update({name: getattr(wording, name) for name in words})
     return found
+
+
+def style(*names: str) -> Markup:
+    """Return style sheets as they stand in a page."""
+    return Markup("\n").join(Markup((_TEMPLATES / name).read_text(encoding="utf-8")) for name in names)
 
 
 def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "facts": _facts(summary, manifest),
         "version": (manifest.get("versions") or {}).get("steepest"),
         "created": manifest.get("created"),
-        "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "style": style("style.css"),
     }
 
 

@@ -12,23 +12,24 @@ from typing import Any
 import numpy as np
 
 from steepest.audit.api import AuditRun, open_run
+from steepest.audit.comparison import Comparison
 from steepest.audit.places import Place
 from steepest.audit.store import RunFolder
 from steepest.audit.tally import name_of
 from steepest.basis.errors import DataError
-from steepest.report import gallery
+from steepest.report import comparison, gallery
 from steepest.report.contract import Triple
-from steepest.report.page import write
+from steepest.report.page import put, write
 
 _KEYS = ("ids", "labels", "clean", "images", "predictions")
 
 
-def report(run: AuditRun | str | Place, path: str | Path | None = None) -> Place:
+def report(run: AuditRun | Comparison | str | Place, path: str | Path | None = None) -> Place:
     """Write the page of a finished run, a pure function of its folder, and return where it is.
 
     Args:
-        run: what `st.audit` returned, or the run's folder, also s3:// or gs://.
-        path: of the page; report.html in the run's folder if left out.
+        run: what `st.audit` or `st.compare` returned, or a run's folder, also s3:// or gs://.
+        path: of the page; if left out report.html in the run's folder, comparison.html in that of a comparison.
 
     Raises:
         UsageError: the folder is not a run, or the page cannot be written there.
@@ -41,6 +42,9 @@ def report(run: AuditRun | str | Place, path: str | Path | None = None) -> Place
     >>> report(run).name
     'report.html'
     """
+    if isinstance(run, Comparison):
+        place = run.folder / comparison.PAGE if path is None else Path(path)
+        return put(place, comparison.render(run.to_record()))
     opened = run if isinstance(run, AuditRun) else open_run(run)
     folder = RunFolder(opened.folder)
     page = folder.path / "report.html" if path is None else Path(path)

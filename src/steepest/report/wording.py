@@ -67,6 +67,29 @@ def interval(pair: Sequence[float] | None) -> str:
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}\u00a0%"
 
 
+def points(difference: float | None) -> str:
+    """Return a difference of two shares in percentage points, with its sign.
+
+    >>> points(-0.125).replace("\u00a0", " "), points(0.0).replace("\u00a0", " ")
+    ('−12.5 points', '0.0 points')
+    """
+    if difference is None or not measured(difference):
+        return MISSING
+    text = f"{100 * difference:+.1f}"
+    return f"{text.lstrip('+-') if float(text) == 0 else text.replace('-', '−')}\u00a0points"
+
+
+def probability(p: float | None) -> str:
+    """Return the p-value of a test.
+
+    >>> probability(0.0312), probability(1e-9), probability(1.0)
+    ('0.031', '< 0.001', '1')
+    """
+    if p is None or not measured(p):
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def count(number: float | None) -> str:
     """Return a whole number with its thousands set apart.
 
