@@ -12,11 +12,14 @@ from markupsafe import Markup
 from steepest.audit import places
 from steepest.audit.places import Place
 from steepest.basis.errors import DataError, UsageError
-from steepest.report import charts, gallery, tables, wording
+from steepest.report import charts, findings, gallery, plots, scenery, tables, wording
 from steepest.report.contract import Triple
 
 LARGEST = 5_000_000
 CLASS_ROWS = 1000
+REASONS = 6
+"""So many reasons stand beside the verdict; the others are below it."""
+
 _CARD = 2_500
 
 _ASKED = ("budget", "epsilon", "budget_unit", "preset", "objective", "precision", "seed")
@@ -41,7 +44,7 @@ def render(summary: Mapping[str, Any], manifest: Mapping[str, Any], gallery: Seq
                 "clean_accuracy and robust_accuracy. Run the audit again, or give the JSON it prints unchanged."
             )
     context = _context(wording.plain(summary), wording.plain(manifest))
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     empty = template.render(**context, cards=[], total=len(gallery))
     return template.render(**context, cards=_shown(gallery, empty), total=len(gallery))
 
@@ -70,7 +73,8 @@ def _shown(triples: Sequence[Triple], empty: str) -> list[Any]:
     return gallery.cards(triples, room)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates with the words that they use."""
     found = Environment(
         loader=PackageLoader("steepest.report"),
         autoescape=True,
@@ -78,8 +82,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("percent", "interval", "count", "size", "short")
+    words = ("percent", "interval", "count", "size", "short", "sentence")
     found.filters.update({name: getattr(wording, name) for name in words})
+    found.globals.update(looks=plots.LOOKS, most_reasons=REASONS)
     return found
 
 
@@ -94,6 +99,9 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "certified": wording.certified(summary),
         "assured": wording.assured(summary),
         "warnings": wording.warnings(summary, manifest),
+        "head": findings.headline(summary),
+        "findings": findings.ranked(summary["findings"]) if summary.get("findings") else None,
+        "scenery": scenery.scenery(summary),
         "curve": charts.curve(summary),
         "classes": charts.classes(summary, CLASS_ROWS),
         "class_count": len(summary.get("per_class") or []),
@@ -108,8 +116,13 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "facts": _facts(summary, manifest),
         "version": (manifest.get("versions") or {}).get("steepest"),
         "created": manifest.get("created"),
-        "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "style": style(),
     }
+
+
+def style() -> Markup:
+    """Return the style sheet that every page carries."""
+    return Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
 
 
 def _robust_count(summary: Mapping[str, Any]) -> int | None:
