@@ -213,12 +213,15 @@ def diagnose(
 @app.command()
 @foreseen(NOTHING)
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Output = None
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Outputs = None
 ) -> None:
-    """Write the page of a finished run again."""
+    """Write the page of a finished run again, or other files.
+
+    -o page.html, results.json, junit.xml, audit.sarif, summary.md or model.card.md (for a model card); repeatable.
+    """
     from steepest.app.runs import write_report
 
-    write_report(run, output)
+    write_report(run, output or [])
 
 
 @runs.command("list")

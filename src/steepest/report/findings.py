@@ -49,7 +49,7 @@ class Headline:
     """How far the number can be believed.
 
     Attributes:
-        tone: "good", "bad" or "open" (nothing was diagnosed).
+        tone: "good", "warn" (no check failed, some warned), "bad" or "open" (nothing was diagnosed).
         means: what the word says of the number, in one sentence.
         first: the number before the mending, in one sentence; None where nothing was mended.
     """
@@ -68,7 +68,7 @@ def headline(summary: Mapping[str, Any]) -> Headline:
     """Return the verdict of a run or of a diagnosis; "not diagnosed" where there is none."""
     found = summary.get("verdict") or {"word": UNKNOWN, "believable": False, "reasons": [], "next": ""}
     word = str(found["word"])
-    tone = "open" if word == UNKNOWN else "good" if found["believable"] else "bad"
+    tone = "open" if word == UNKNOWN else "bad" if not found["believable"] else "warn" if found["reasons"] else "good"
     mended = summary.get("mended")
     notes = summary.get("diagnosis_notes") or ([] if "clean_accuracy" in summary else summary.get("notes") or [])
     return Headline(
@@ -84,7 +84,8 @@ def headline(summary: Mapping[str, Any]) -> Headline:
 
 
 _MEANS = {
-    "good": "Nothing that was checked speaks against the number; that is no proof.",
+    "good": "No check speaks against the number; that is no proof.",
+    "warn": "No check failed, but some warn; see what they say before you rest on the number.",
     "bad": "A check failed: do not rest on this number before the next step below is done.",
     "open": "No check has judged how far the number can be believed.",
 }
