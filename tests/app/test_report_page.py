@@ -386,7 +386,7 @@ def luminance(colour: str) -> float:
 def test_text_contrast_is_aa(theme: int) -> None:
     block = re.findall(r":root \{[^}]*--paper[^}]*\}", STYLE.read_text(encoding="utf-8"))[theme]
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", block))
-    for text in ("ink", "soft", "best", "fgsm"):
+    for text in ("ink", "soft", "best", "fgsm", "good", "fail", "s2", "s3", "s4", "s5"):
         for ground in ("paper", "card", *(("warn",) if text == "ink" else ())):
             light, dark = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)

@@ -109,7 +109,7 @@ def _planes(probe: Probe) -> dict[str, Any]:
     found = plane(probe.terrain().rows(chosen), resolution=RESOLUTION, reach=REACH)
     return {
         "objective": "margin",
-        "shares": _numbers(found.fgsm),
+        "shares": _numbers(found.fgsm.round(decimals=6)),
         "examples": [
             {
                 "id": int(probe.ids[row]),
