@@ -163,6 +163,18 @@ def test_points_lie_where_their_numbers_say() -> None:
     assert ys[1] == pytest.approx((ys[0] + ys[2]) / 2, abs=0.2) and ys[2] < ys[0]
 
 
+def test_bars_stand_on_zero_whatever_their_sign() -> None:
+    drawn = plots.plot(made.picture("bars", ("a", [1, 2], [-4.0, -2.0]), ("b", [1, 2], [2.0, 4.0])), "a")
+    assert drawn is not None
+    found = re.findall(r'<rect x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn.drawing)
+    tops, heights = ([float(pair[side]) for pair in found] for side in (0, 1))
+    zero = tops[0]
+    assert tops[1] == zero and [heights[1], heights[2]] == pytest.approx([heights[0] / 2] * 2, abs=0.2)
+    assert [tops[n] + heights[n] for n in (2, 3)] == pytest.approx([zero] * 2, abs=0.2)
+    alone = plots.plot(made.picture("bars", ("a", [1], [-0.5]), ("b", [1], [1.0])), "b")
+    assert alone is not None and 'class="bar below"' in alone.drawing and ">-0.5<" in alone.drawing
+
+
 def entry(name: str, broken: list[bool], hashes: str = "abcd", **more: object) -> Entry:
     records = [
         {"example_id": n, "pixel_hash": key, "broken": b} for n, (key, b) in enumerate(zip(hashes, broken, strict=True))

@@ -112,7 +112,8 @@ def _rows(series: Sequence[tuple[str, _Points]]) -> str:
         parts.append(text(0, y + 8, name, ' class="name"'))
         if points:
             wide = room * abs(points[0][1]) / largest
-            parts.append(f'<rect class="bar" x="0" y="{y + 15}" width="{max(wide, 1):.1f}" height="14"/>')
+            look = "bar" if points[0][1] >= 0 else "bar below"
+            parts.append(f'<rect class="{look}" x="0" y="{y + 15}" width="{max(wide, 1):.1f}" height="14"/>')
             parts.append(text(wide + 6, y + 26, f"{points[0][1]:.4g}"))
         else:
             parts.append(text(0, y + 26, MISSING))
@@ -129,9 +130,9 @@ def _plane(picture: Mapping[str, Any], series: Sequence[tuple[str, _Points]]) ->
         ends = ends[0] - width / 2, ends[1] + width / 2
     logarithmic = picture["kind"] == "lines" and min(xs) > 0 and max(xs) / min(xs) >= 100
     across = _scale(*ends, LEFT, WIDE - RIGHT, logarithmic=logarithmic)
-    floor = min([*ys, 0.0]) if min(ys) > 0.7 * min(0.0, max(ys)) else min(ys)
-    marks = ticks(floor, max(ys) if max(ys) > floor else floor + 1)
-    up = _scale(floor, max(*ys, marks[-1]), HIGH - BOTTOM, TOP)
+    low, high = _heights(ys, zero=picture["kind"] != "lines")
+    marks = ticks(low, high)
+    up = _scale(low, high, HIGH - BOTTOM, TOP)
     parts = [_axes(picture, ends, marks, across, up, logarithmic=logarithmic)]
     for number, points in enumerate(points for _, points in series):
         look = f"s{number % LOOKS}"
@@ -149,6 +150,18 @@ def _width(drawn: Sequence[_Points]) -> float:
     places = sorted({x for points in drawn for x, _ in points})
     steps = [after - before for before, after in pairwise(places)]
     return min(steps, default=1.0)
+
+
+def _heights(ys: Sequence[float], *, zero: bool) -> tuple[float, float]:
+    """The ends of the upright axis: 0 is on it, unless lines would be a stripe far above it.
+
+    >>> _heights([2, 5], zero=False), _heights([8, 9], zero=False), _heights([-2, -1], zero=True)
+    ((0.0, 5), (8, 9), (-2, 0.0))
+    """
+    least, most = min(ys), max(ys)
+    if zero or not (least > 0.7 * most > 0 or most < 0.7 * least < 0):
+        least, most = min(0.0, least), max(0.0, most)
+    return (least, most) if most > least else (least, least + 1)
 
 
 _Scale = Callable[[float], float]
