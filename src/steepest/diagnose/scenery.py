@@ -31,6 +31,13 @@ _WAYS = (
 _PASSES = {"noise(points=20)": 20, "fgsm": 4, _SEARCH: 62, "at x": 3}
 """Forwards plus twice the backwards of one example, for the estimate of time."""
 
+_WORDS = {
+    "sizes": "sizes of gradients",
+    "planes": "planes around examples",
+    "margins": "margins after a search",
+    "ways": "which search breaks what",
+}
+
 _Part = Callable[[Probe], Any]
 
 
@@ -60,15 +67,15 @@ def scenery(probe: Probe, *, until: float | None = None) -> dict[str, Any]:
         if not ids:
             continue
         if late:
-            notes.append(f"{name}: left out, the time given was spent")
+            notes.append(f"{_WORDS[name]}: left out, the time given was spent")
             continue
         try:
             with probe.model.borrowed(probe.seed):
                 made[name] = part(probe)
         except SteepestError as error:
-            notes.append(f"{name}: {error}")
+            notes.append(f"{_WORDS[name]}: {error}")
         except Exception as error:  # the user's model may raise anything, and the other parts go on
-            notes.append(f"{name}: the model raised {type(error).__name__}")
+            notes.append(f"{_WORDS[name]}: the model raised {type(error).__name__}")
     return {**made, "notes": notes}
 
 
