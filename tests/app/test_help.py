@@ -13,7 +13,9 @@ from tests.app.material import answered, steepest
 from tests.architecture.tree import SOURCE
 
 HEAVY = {"torch", "numpy", "scipy", "sklearn", "pyarrow", "onnx", "onnxruntime", "PIL", "jinja2", "vl_convert", "rich"}
-COMMANDS = ("audit", "attack", "compare", "curve", "report", "runs", "list", "init", "doctor")
+COMMANDS = (
+    "audit", "attack", "compare", "curve", "diagnose", "report", "view", "runs", "list", "init", "doctor",
+)  # fmt: skip
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

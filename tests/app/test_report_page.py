@@ -225,10 +225,21 @@ def test_numbers_are_those_of_the_summary(html: str) -> None:
 def test_curve_table_starts_at_the_clean_accuracy() -> None:
     chart = charts.curve(summary(["a", "b"]))
     assert chart is not None
-    assert chart.table.rows[0] == ("0", "93.1\u00a0%", "93.1\u00a0%")
-    assert chart.table.rows[1:] == tuple(
+    lines = [(row[0], row[1], row[3]) for row in chart.table.rows]
+    assert lines[0] == ("0", "93.1\u00a0%", "93.1\u00a0%")
+    assert lines[1:] == [
         (f"{e}", f"{90 - 900 * e:.1f}\u00a0%", f"{90 - 1200 * e:.1f}\u00a0%") for e in (0.01, 0.02, 0.03, 0.04)
-    )
+    ]
+
+
+def test_curve_has_the_exact_interval_at_every_size() -> None:
+    found = {**summary(["a", "b"], 100), "clean_accuracy": 1.0}
+    found["curve"] = [{"epsilon": 0.01, "fgsm": 0.4, "best": None}]
+    chart = charts.curve(found)
+    assert chart is not None
+    # Clopper & Pearson 1934: of 100, all 100 and 40.
+    assert [row[2] for row in chart.table.rows] == ["96.4–100.0\u00a0%", "30.3–50.3\u00a0%"]
+    assert chart.table.rows[1][3:] == ("not measured", "not measured")
 
 
 def test_histogram_counts_every_radius_once() -> None:
@@ -379,7 +390,7 @@ def luminance(colour: str) -> float:
 def test_text_contrast_is_aa(theme: int) -> None:
     block = re.findall(r":root \{[^}]*--paper[^}]*\}", STYLE.read_text(encoding="utf-8"))[theme]
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", block))
-    for text in ("ink", "soft", "best", "fgsm"):
+    for text in ("ink", "soft", "best", "fgsm", "good", "fail", "s2", "s3", "s4", "s5"):
         for ground in ("paper", "card", *(("warn",) if text == "ink" else ())):
             light, dark = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)

@@ -12,7 +12,7 @@ import typer
 from steepest.app import console, exports
 from steepest.app.config import FILE, Settings, command_line, default_folder, resolve
 from steepest.app.exits import GATE_FAILED, UNBELIEVABLE
-from steepest.app.gate import Gate, parse_gates
+from steepest.app.gate import parse_gates
 from steepest.app.opening import open_budgets, open_model, open_source, target_index
 from steepest.audit.api import AuditRun
 from steepest.audit.api import audit as measure
@@ -21,8 +21,11 @@ from steepest.audit.order import Reopened
 from steepest.audit.parts import PartFinished
 from steepest.audit.places import Place
 from steepest.audit.presets import parse_attacks, preset_of
+from steepest.audit.store import RunFolder
 from steepest.diagnose.verdict import UNKNOWN
 from steepest.models.objectives import objective_of
+from steepest.report.contract import Claim
+from steepest.report.exports import EXPORTS
 from steepest.report.run import report
 from steepest.report.wording import (
     assured,
@@ -38,6 +41,9 @@ from steepest.report.wording import (
     twin,
 )
 
+ENDINGS = (".html", *EXPORTS)
+"""What a run can be written as."""
+
 _POINTS = 8
 """How many points of the curve fit on a line."""
 
@@ -49,7 +55,7 @@ def run(given: Mapping[str, Any], *, as_json: bool, outputs: Sequence[str]) -> N
         for note in notes:
             terminal.say(note)
         gates = parse_gates(settings.gate)
-        targets = exports.checked(outputs, (".html", ".json"))
+        targets = exports.checked(outputs, ENDINGS)
         try:
             found = _audited(settings, terminal)
         except PartFinished as finished:
@@ -57,17 +63,29 @@ def run(given: Mapping[str, Any], *, as_json: bool, outputs: Sequence[str]) -> N
             if as_json:
                 console.show_json({"finished": settings.shard, "says": str(finished)})
             return
+    claims = [gate.claim(found.summary) for gate in gates]
     page = report(found)
-    for path in targets:
-        if path.suffix.lower() == ".json":
-            exports.write_json(path, found.summary)
-        else:
-            report(found, path)
+    export(found, targets, claims)
     if as_json:
         console.show_json(found.summary)
     else:
         show(found, [page, *targets])
-    _judge(gates, found.summary, terminal)
+    _judge(claims, found.summary, terminal)
+
+
+def export(found: AuditRun, targets: Sequence[Path], claims: Sequence[Claim] = ()) -> None:
+    """Write a run as every target's ending asks for.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    manifest = RunFolder(found.folder).manifest()
+    for path in targets:
+        kind = exports.ending(path, ENDINGS)
+        if kind in EXPORTS:
+            exports.write_text(path, EXPORTS[kind](found.summary, manifest, claims))
+        else:
+            report(found, path)
 
 
 def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
@@ -172,13 +190,13 @@ def _curve(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{size(row['epsilon'])}: {percent(row['best'])}" for row in known[::step])
 
 
-def _judge(gates: Sequence[Gate], summary: Mapping[str, Any], terminal: console.Terminal) -> None:
-    failed = [gate for gate in gates if not gate.holds(summary)]
-    for gate in failed:
-        terminal.say(f"gate failed: {gate.text}, but {gate.measure} is {gate.measured(summary):.4f}")
+def _judge(claims: Sequence[Claim], summary: Mapping[str, Any], terminal: console.Terminal) -> None:
+    failed = [claim for claim in claims if not claim.holds]
+    for claim in failed:
+        terminal.say(claim.says)
     if failed:
         raise typer.Exit(GATE_FAILED)
     verdict = summary["verdict"]
-    if gates and verdict["word"] != UNKNOWN and not verdict["believable"]:
+    if claims and verdict["word"] != UNKNOWN and not verdict["believable"]:
         terminal.say(f"the gates hold, but rest on a number that cannot be believed: {verdict['word']}")
         raise typer.Exit(UNBELIEVABLE)

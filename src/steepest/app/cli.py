@@ -202,7 +202,7 @@ def diagnose(
 ) -> None:
     """Say whether robust accuracies of a model can be believed.
 
-    Every check judges the same 64 examples, or those of --limit or --sample.
+    Every check judges the same 64 examples, or those of --limit or --sample. -o page.html or findings.json keeps it.
     """
     given = o.given(locals(), "checks", "seconds", "as_json", "output")
     from steepest.app.diagnose import run
@@ -253,12 +253,32 @@ def compare(
 @app.command()
 @foreseen(NOTHING)
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Output = None
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Outputs = None
 ) -> None:
-    """Write the page of a finished run again."""
+    """Write the page of a finished run again, or other files.
+
+    -o page.html, results.json, junit.xml, audit.sarif, summary.md or model.card.md (for a model card); repeatable.
+    """
     from steepest.app.runs import write_report
 
-    write_report(run, output)
+    write_report(run, output or [])
+
+
+@app.command()
+@foreseen(NOTHING)
+def view(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or folders that hold runs.")],
+    port: Annotated[int, typer.Option(help="Of this machine; 0 takes a free one.")] = 8000,
+    browse: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
+) -> None:
+    """Serve pages of runs, side by side, to this machine.
+
+    Lists the runs, their numbers, verdicts and the examples that changed from the first to each other one, with a
+    link to each page. Ctrl-C ends it.
+    """
+    from steepest.app.view import run
+
+    run(runs, port=port, browse=browse)
 
 
 @runs.command("list")

@@ -9,8 +9,10 @@ from steepest.app import console, exports
 from steepest.app.audit import show_verdict
 from steepest.app.config import command_line, resolve
 from steepest.app.opening import one_budget, open_subject
+from steepest.basis.version import VERSION
 from steepest.diagnose.api import Diagnosis, diagnose
 from steepest.diagnose.panel import named
+from steepest.report.diagnosis import render
 
 COUNT = 64
 """Examples, unless the user says how many."""
@@ -19,7 +21,7 @@ COUNT = 64
 def run(given: Mapping[str, Any], *, checks: str | None, seconds: float, as_json: bool, output: str | None) -> None:
     """Examine a model and print what each check says; raises as `st.diagnose`."""
     with console.Terminal() as terminal:
-        paths = exports.checked([] if output is None else [output], (".json",))
+        paths = exports.checked([] if output is None else [output], (".json", ".html"))
         chosen = None if checks is None else [name.strip() for name in checks.split(",") if name.strip()]
         named(chosen)
         settings, notes = resolve(given)
@@ -41,7 +43,10 @@ def run(given: Mapping[str, Any], *, checks: str | None, seconds: float, as_json
         )
     record = {**found.to_record(), "budget": repr(budget), "command": command_line(["diagnose"], settings)}
     for path in paths:
-        exports.write_json(path, record)
+        if exports.ending(path, (".html",)):
+            exports.write_text(path, render(record, VERSION))
+        else:
+            exports.write_json(path, record)
     if as_json:
         console.show_json(record)
     else:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,21 @@ def checked(outputs: Sequence[str], endings: Sequence[str]) -> list[Path]:
     """
     paths = [Path(text).expanduser() for text in outputs]
     for path in paths:
-        if path.suffix.lower() not in endings:
+        if ending(path, endings) is None:
             raise unknown(f"ending of the output {str(path)!r},", path.suffix, endings)
         require_parent(path)
     return paths
+
+
+def ending(path: Path, endings: Iterable[str]) -> str | None:
+    """Return the longest of the endings that the name has; a name that is nothing else has none.
+
+    >>> ending(Path("net.Card.md"), (".md", ".card.md")), ending(Path(".md"), (".md",))
+    ('.card.md', None)
+    """
+    name = path.name.lower()
+    found = [each for each in endings if name.endswith(each) and name != each]
+    return max(found, key=len, default=None)
 
 
 def require_parent(path: Path) -> None:
@@ -54,7 +65,11 @@ def require_new(path: Path, *, force: bool) -> None:
 
 def write_json(path: Path, record: Any) -> None:
     """Write one JSON object."""
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    write_text(path, json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8."""
     replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from steepest.basis.catalogue import parse_number
 from steepest.basis.errors import UsageError, unknown
+from steepest.report.contract import Claim
 
 _RULE = re.compile(r"\s*([\w-]+)\s*(>=|>)\s*([^\s<>=]+)\s*")
 _MEASURES = ("robust", "robust_low", "clean")
@@ -33,6 +34,12 @@ class Gate:
         """Return whether the summary of an audit keeps the rule."""
         found = self.measured(summary)
         return found > self.threshold if self.strict else found >= self.threshold
+
+    def claim(self, summary: Mapping[str, Any]) -> Claim:
+        """Return what the gate says of a summary."""
+        holds = self.holds(summary)
+        says = "" if holds else f"gate failed: {self.text}, but {self.measure} is {self.measured(summary):.4f}"
+        return Claim(text=self.text, holds=holds, says=says)
 
 
 def parse_gates(texts: Sequence[str]) -> tuple[Gate, ...]:

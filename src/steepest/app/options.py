@@ -90,7 +90,12 @@ Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Compute this par
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
 Outputs = Annotated[
     list[str] | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Also write a .html page or .json; repeatable."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Also write .html, .json, .xml (JUnit), .sarif, .md, .card.md; repeatable.",
+    ),
 ]
 Output = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write the result.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]

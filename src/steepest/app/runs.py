@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from steepest.app import audit, console, exports
@@ -17,10 +18,15 @@ from steepest.report.wording import percent
 FINISHED = "finished"
 
 
-def write_report(run: str, output: str | None) -> None:
-    """Write the page of a run and print where it is; raises as `st.report`."""
-    paths = exports.checked([] if output is None else [output], (".html",))
-    console.say(str(report(run, paths[0] if paths else None)))
+def write_report(run: str, outputs: Sequence[str]) -> None:
+    """Write the page of a run, or what the outputs' endings ask for, and print where it is; raises as `st.report`."""
+    paths = exports.checked(outputs, audit.ENDINGS)
+    found = open_run(run)
+    if not paths:
+        console.say(str(report(found)))
+    audit.export(found, paths)
+    for path in paths:
+        console.say(str(path))
 
 
 def show_run(run: str, *, as_json: bool) -> None:

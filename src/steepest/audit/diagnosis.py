@@ -21,6 +21,7 @@ from steepest.basis.streams import Stream
 from steepest.diagnose.contract import Finding
 from steepest.diagnose.panel import FEW, examine, named
 from steepest.diagnose.probe import Probe, Rung, Traces
+from steepest.diagnose.scenery import scenery
 from steepest.diagnose.verdict import verdict
 
 PROBED = 32
@@ -28,6 +29,9 @@ PROBED = 32
 
 SHARE, LEAST = 0.15, 10.0
 """The checks may take so large a share of the run's own seconds, and always so many seconds."""
+
+CHECKS = 0.85
+"""The checks' part of those seconds; what is left of them is for the pictures."""
 
 _DRAW = 1 << 22
 """The examples' stream that decides who is asked about."""
@@ -45,7 +49,7 @@ def diagnose(folder: RunFolder, job: Job, progress: Progress) -> None:
         return
     shards = -(-len(job.subject.ids) // job.plan.shard_size)
     table, stages = folder.first(shards), folder.ledger(shards)
-    findings, notes = _examined(job, table, stages, progress)
+    findings, notes, seen = _examined(job, table, stages, progress)
     word = verdict(findings)
     changes = mend(folder, job, word.remedies, table, progress)
     folder.keep_diagnosis(
@@ -53,6 +57,7 @@ def diagnose(folder: RunFolder, job: Job, progress: Progress) -> None:
             "verdict": word.to_record(),
             "findings": [each.to_record() for each in findings],
             "notes": list(notes),
+            "scenery": seen,
             "mended": bool(changes),
             "changes": list(changes),
         }
@@ -61,10 +66,10 @@ def diagnose(folder: RunFolder, job: Job, progress: Progress) -> None:
 
 def _examined(
     job: Job, table: pa.Table, stages: Sequence[Stage], progress: Progress
-) -> tuple[list[Finding], tuple[str, ...]]:
+) -> tuple[list[Finding], tuple[str, ...], dict[str, Any] | None]:
     ids = _chosen(job, table)
     if not len(ids):
-        return [], ("no example is right at x, so there is nothing to diagnose",)
+        return [], ("no example is right at x, so there is nothing to diagnose",), None
     cascade, (x, y) = job.cascade, job.subject.batch(ids)
     spent = sum(stage.seconds for stage in stages)
     limit = max(LEAST, SHARE * spent)
@@ -80,9 +85,9 @@ def _examined(
         seconds=limit / 4,
         traces=_traces(job, table, stages),
     )
-    found = examine(probe, named(), progress, until=begin + limit)
+    found = examine(probe, named(), progress, until=begin + CHECKS * limit)
     notes = () if len(ids) >= FEW else (f"{len(ids)} examples are few: intervals are wide, and rare signs are missed",)
-    return found, notes
+    return found, notes, scenery(probe, until=begin + limit)
 
 
 def _chosen(job: Job, table: pa.Table) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from steepest.audit.statistics import CONFIDENCE
+from steepest.basis.shares import CONFIDENCE
 
 DRAWS = 4000
 _ROWS = 1 << 22

@@ -88,6 +88,7 @@ def judged(diagnosis: Mapping[str, Any] | None, first: pa.Table | None) -> dict[
         "verdict": found["verdict"],
         "findings": found["findings"],
         "diagnosis_notes": found["notes"],
+        "scenery": found.get("scenery"),
         "mended": None if first is None else {"changes": found["changes"], "first": _first(first)},
     }
 

@@ -16,6 +16,7 @@ from steepest.budgets.contract import Budget
 from steepest.diagnose.contract import Finding, Verdict
 from steepest.diagnose.panel import FEW, estimate, examine, named
 from steepest.diagnose.probe import Probe
+from steepest.diagnose.scenery import scenery
 from steepest.diagnose.verdict import verdict
 from steepest.models.inspection import inspected
 from steepest.models.model import Model, Network
@@ -29,6 +30,8 @@ class Diagnosis:
     Attributes:
         findings: one per check, cheap ones first.
         notes: what a reader must know of the whole, e.g. that few examples were given.
+        scenery: the numbers of the pictures, see `diagnose.scenery.scenery`; None where only some checks were asked
+            for.
         estimated, seconds: what was foretold, and what it took.
 
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
@@ -43,6 +46,7 @@ class Diagnosis:
     verdict: Verdict
     count: int
     notes: tuple[str, ...]
+    scenery: dict[str, Any] | None
     estimated: float
     seconds: float
 
@@ -53,6 +57,7 @@ class Diagnosis:
             "findings": [each.to_record() for each in self.findings],
             "n": self.count,
             "notes": list(self.notes),
+            "scenery": self.scenery,
             "estimated": self.estimated,
             "seconds": self.seconds,
         }
@@ -110,6 +115,7 @@ def diagnose(
         verdict=verdict(findings),
         count=len(x),
         notes=notes,
+        scenery=scenery(probe) if checks is None else None,
         estimated=foretold,
         seconds=time.perf_counter() - begin,
     )

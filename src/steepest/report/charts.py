@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from steepest.audit.statistics import interval as clopper_pearson
 from steepest.report.contract import Chart, Table
 from steepest.report.drawing import Spec, chart
 from steepest.report.wording import count, interval, measured, percent, short, size
@@ -18,21 +19,24 @@ _PERCENT = {"labelExpr": "format(100 * datum.value, '.0f') + '\u00a0%'", "tickCo
 
 
 def curve(summary: Mapping[str, Any]) -> Chart | None:
-    """Return accuracy against ε for FGSM and for the best of everything tried, or None without a curve."""
+    """Return accuracy against ε for FGSM and for the best of everything tried, or None without a curve.
+
+    Each line has its 95 % interval (Clopper-Pearson) at every ε as a band; the intervals hold one by one.
+    """
     rows = sorted(summary.get("curve") or [], key=lambda row: row["epsilon"])
     if not rows:
         return None
-    clean = summary["clean_accuracy"]
+    clean, n = summary["clean_accuracy"], summary["n"]
     if rows[0]["epsilon"] > 0:
         rows = [{"epsilon": 0.0, "fgsm": clean, "best": clean}, *rows]
     title = "Accuracy against the size of the budget, for FGSM and for the best of everything tried"
     table = Table(
         caption="Accuracy at each ε",
-        head=("ε", "FGSM", "Best of everything tried"),
-        rows=tuple((size(r["epsilon"]), percent(r.get("fgsm")), percent(r.get("best"))) for r in rows),
+        head=("ε", "FGSM", "95 % interval", "Best of everything tried", "95 % interval"),
+        rows=tuple((size(r["epsilon"]), *_banded(r.get("fgsm"), n), *_banded(r.get("best"), n)) for r in rows),
     )
     long = [
-        {"epsilon": row["epsilon"], "accuracy": row[key], "series": name}
+        {"epsilon": row["epsilon"], "accuracy": row[key], "series": name, **_band(row[key], n)}
         for key, name in (("best", BEST), ("fgsm", FGSM))
         for row in rows
         if measured(row.get(key))
@@ -41,6 +45,17 @@ def curve(summary: Mapping[str, Any]) -> Chart | None:
     story = f"From {percent(clean)} without any change to {percent(last.get('best'))} at ε = {size(last['epsilon'])}."
     layers = [*_lines(long), *_marker(summary.get("epsilon"), rows[-1]["epsilon"])]
     return chart("curve", title, story, table, {"layer": layers}, (340, 300))
+
+
+def _band(share: float | None, n: int) -> dict[str, float]:
+    if share is None or not measured(share):
+        return {}
+    low, high = clopper_pearson(round(share * n), n)
+    return {"low": low, "high": high}
+
+
+def _banded(share: float | None, n: int) -> tuple[str, str]:
+    return percent(share), interval(tuple(_band(share, n).values()))
 
 
 def _lines(rows: list[Spec]) -> list[Spec]:
@@ -64,7 +79,9 @@ def _lines(rows: list[Spec]) -> list[Spec]:
     }
     dash = {**series, "scale": {**scale, "range": [[1, 0], [6, 4]]}}
     shape = {**series, "scale": {**scale, "range": ["circle", "square"]}}
+    band = {**look, "y": {**look["y"], "field": "low"}, "y2": {"field": "high"}}
     return [
+        {"data": {"values": rows}, "mark": {"type": "area", "opacity": 0.16}, "encoding": band},
         {
             "data": {"values": rows},
             "mark": {"type": "line", "strokeWidth": 2.2},

@@ -51,7 +51,7 @@ def render(record: Mapping[str, Any]) -> str:
         lines=_lines(models),
         layers=[(model, _layers(model)) for model in models if model["anatomy"]["layers"]],
         looks=[(DASHES[at % len(DASHES)], SHAPES[at % len(SHAPES)], at % COLOURS + 1) for at in range(len(models))],
-        style=page.style("style.css", "comparison.css"),
+        style=page.style("comparison.css"),
     )
 
 

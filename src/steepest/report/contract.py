@@ -75,6 +75,26 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A rule that a build demands of a run, whether the run keeps it, and what was measured where it does not."""
+
+    text: str
+    holds: bool
+    says: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A small static picture for every screen, the names of what is told apart in it, and tables of its numbers."""
+
+    key: str
+    title: str
+    drawing: Markup
+    legend: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """A lossless image inside the page; `width` is in CSS pixels, `shrunk` if smaller than the image itself."""
 

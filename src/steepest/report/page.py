@@ -12,11 +12,14 @@ from markupsafe import Markup
 from steepest.audit import places
 from steepest.audit.places import Place
 from steepest.basis.errors import DataError, UsageError
-from steepest.report import charts, gallery, tables, wording
+from steepest.report import charts, findings, gallery, plots, scenery, tables, wording
 from steepest.report.contract import Triple
 
 LARGEST = 5_000_000
 CLASS_ROWS = 1000
+REASONS = 6
+"""So many reasons stand beside the verdict; the others are below it."""
+
 _CARD = 2_500
 
 _ASKED = ("budget", "epsilon", "budget_unit", "preset", "objective", "precision", "seed")
@@ -83,14 +86,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = ("percent", "interval", "count", "size", "short")
+    words = ("percent", "interval", "count", "size", "short", "sentence")
     found.filters.update({name: getattr(wording, name) for name in words})
+    found.globals.update(looks=plots.LOOKS, most_reasons=REASONS)
     return found
 
 
-def style(*names: str) -> Markup:
-    """Return style sheets as they stand in a page."""
-    return Markup("\n").join(Markup((_TEMPLATES / name).read_text(encoding="utf-8")) for name in names)
+def style(*more: str) -> Markup:
+    """Return the style sheet that every page carries, and more of them, as they stand in a page."""
+    return Markup("\n").join(Markup((_TEMPLATES / name).read_text(encoding="utf-8")) for name in ("style.css", *more))
 
 
 def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +108,9 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "certified": wording.certified(summary),
         "assured": wording.assured(summary),
         "warnings": wording.warnings(summary, manifest),
+        "head": findings.headline(summary),
+        "findings": findings.ranked(summary["findings"]) if summary.get("findings") else None,
+        "scenery": scenery.scenery(summary),
         "curve": charts.curve(summary),
         "classes": charts.classes(summary, CLASS_ROWS),
         "class_count": len(summary.get("per_class") or []),
@@ -118,7 +125,7 @@ def _context(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
         "facts": _facts(summary, manifest),
         "version": (manifest.get("versions") or {}).get("steepest"),
         "created": manifest.get("created"),
-        "style": style("style.css"),
+        "style": style(),
     }
 
 

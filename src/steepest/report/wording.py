@@ -42,6 +42,16 @@ def short(name: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def sentence(words: Any) -> str:
+    """Return words that begin with a capital and end with a stop.
+
+    >>> sentence("every gradient is finite")
+    'Every gradient is finite.'
+    """
+    text = str(words).strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".") if text else ""
+
+
 def measured(value: Any) -> bool:
     """Return whether `value` is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
