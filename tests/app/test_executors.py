@@ -70,7 +70,7 @@ def order_of(**changed: Any) -> Order:
     model = st.load("net.py:make")
     asked = dict.fromkeys(("attacks", "target", "limit", "sample", "labels", "resize", "device"))
     asked |= {"preset": "quick", "objective": "scaled-ce", "seed": 2, "batch_size": 4, "save": True}
-    asked |= {"shard_size": 4, "precision": "auto", "assure": 0, "allow_chance": False}
+    asked |= {"shard_size": 4, "precision": "auto", "assure": 0, "diagnose": True, "allow_chance": False}
     asked |= {"data": "data.npz", "budget": st.Linf(0.1)}
     return Order(**{**asked, "model": Reopened(here=model, again=model.origin), **changed})
 

@@ -124,6 +124,7 @@ def test_what_was_not_measured_is_no_number_in_a_card() -> None:
         assert export(bare, {}, ()), name
 
 
+@pytest.mark.diagnosed
 def test_audit_and_report_write_every_kind(place: Path) -> None:
     names = ("a.json", "a.xml", "a.sarif", "a.md", "a.card.md", "a.html")
     outputs = [word for name in names for word in ("-o", name)]

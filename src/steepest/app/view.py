@@ -16,9 +16,9 @@ from steepest.audit.api import AuditRun, open_run
 from steepest.audit.places import Place, place_of
 from steepest.audit.store import RunFolder
 from steepest.basis.errors import SteepestError, UsageError
-from steepest.report.side_by_side import Entry, compare
 from steepest.report.page import render
 from steepest.report.run import triples
+from steepest.report.side_by_side import Entry, compare
 
 HOST = "127.0.0.1"
 _NAMES = ("localhost", HOST)

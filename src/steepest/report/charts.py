@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from steepest.audit.statistics import interval as clopper_pearson
+from steepest.basis.shares import interval as clopper_pearson
 from steepest.report.contract import Chart, Table
 from steepest.report.drawing import Spec, chart
 from steepest.report.wording import count, interval, measured, percent, short, size
