@@ -59,9 +59,12 @@ def mend(
     ways = _ways(job, remedies) if len(ids) else ()
     if not ways:
         return ()
-    held, ledger = RECORD.empty_table(), list[Stage]()
+    held, ledger, changes = RECORD.empty_table(), list[Stage](), list[str]()
     with threads(job.plan.threads):
         for order, way in enumerate(ways):
+            if not len(ids):
+                break
+            changes += way.changes
             found = _tried(folder, job, way, order, ids, progress)
             if isinstance(found, str):
                 ledger.append(Stage(name=way.name, epsilon=job.cascade.epsilons[-1], notes=(found,)))
@@ -70,7 +73,7 @@ def mend(
             held = merged(held, found[0], MENDED) if len(held) else found[0]
             ids = _survivors(found[0])
     folder.commit("mended", held.to_pydict(), ledger, mended_key(job.plan.digest()))
-    return tuple(dict.fromkeys(change for way in ways for change in way.changes))
+    return tuple(dict.fromkeys(changes))
 
 
 def _survivors(table: pa.Table) -> Tensor:

@@ -76,7 +76,7 @@ def mended(
         if name not in REMEDIES:
             raise unknown("remedy", name, REMEDIES)
     base = Mended(name="mended", model=model, objective=objective)
-    if SCALED in asked:
+    if SCALED in asked and objective != "scaled-ce":
         base = replace(base, objective="scaled-ce", changes=(f"scaled-ce is ascended instead of {objective}",))
     seen = behind_softmax(base.model, region.x) if PEELED in asked else None
     if seen is not None:
