@@ -112,6 +112,7 @@ def test_examples_in_docstrings(
     assert not wrong, wrong
 
 
+@pytest.mark.diagnosed
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_on_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
