@@ -75,17 +75,6 @@ def detached():
     net = Net()
     return lambda x: net(x.detach())
 
-def crashing_on_flat_inputs():
-    """Raises where an input has values at a bound only, as an unbounded search proposes."""
-    net = Net()
-
-    def answer(x):
-        if ((x == 0) | (x == 1)).flatten(1).all(1).any():
-            raise ValueError("flat")
-        return net(x)
-
-    return answer
-
 def reversed_classes():
     net = Net()
     return lambda x: -net(x)

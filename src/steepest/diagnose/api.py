@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from steepest.attacks.api import ObjectiveChoice, pose
-from steepest.basis.errors import UsageError
+from steepest.basis.errors import ModelError, SteepestError, UsageError
 from steepest.basis.progress import Progress, Silent
 from steepest.budgets.contract import Budget
 from steepest.diagnose.contract import Finding, Verdict
@@ -101,7 +102,9 @@ def diagnose(
     if not len(x):
         raise UsageError("there is no example to diagnose on: give at least one, better 64.")
     handle = model if isinstance(model, Model) else Model(model)
-    pose(handle, x, y, budget, objective=objective)  # refuses what does not fit before any work
+    problem = pose(handle, x, y, budget, objective=objective)  # refuses what does not fit before any work
+    rows, notes = _answered(handle, x)
+    x, y, budget = x[rows], problem.y[rows], budget.fitted(tuple(x.shape)).rows(rows)
     handle = inspected(handle, x) if handle.facts.classes is None else handle
     panel = named(checks)
     probe = Probe(handle, x, y, budget, objective=objective, seed=seed, seconds=seconds)
@@ -109,7 +112,8 @@ def diagnose(
         foretold = estimate(probe, panel)
     told.say(f"{len(panel)} checks on {len(x)} examples: about {foretold:.0f} s")
     findings = tuple(examine(probe, panel, told))
-    notes = () if len(x) >= FEW else (f"{len(x)} examples are few: intervals are wide, and rare signs are missed",)
+    if len(x) < FEW:
+        notes = (*notes, f"{len(x)} examples are few: intervals are wide, and rare signs are missed")
     return Diagnosis(
         findings=findings,
         verdict=verdict(findings),
@@ -119,3 +123,35 @@ def diagnose(
         estimated=foretold,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _answered(model: Model, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """Return which examples the model answers at all, and a note if it fails on some; one by one only where it fails.
+
+    Raises:
+        ModelError: it answers none of them, or none alone, so that those at fault cannot be told.
+    """
+    everyone = torch.arange(len(x), device=x.device)
+    if _fault(model, x) is None:
+        return everyone, ()
+    faults = [_fault(model, x[row : row + 1]) for row in range(len(x))]
+    kept = everyone[torch.tensor([fault is None for fault in faults], device=x.device)]
+    first = next((fault for fault in faults if fault is not None), None)
+    if not len(kept) or first is None:
+        raise ModelError(
+            f"the model {model.facts.source} fails on these examples ({first or 'together only'}): check the shape and "
+            "range of the data, and that the model answers a batch of any size."
+        )
+    return kept, (f"the model fails on {len(x) - len(kept)} of {len(x)} examples ({first}); they are left out",)
+
+
+def _fault(model: Model, x: Tensor) -> str | None:
+    """Return what the user's code raises at `x`, if anything."""
+    try:
+        model.logits(x)
+    except SteepestError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        said = str(error).strip().splitlines()
+        return f"{type(error).__name__}: {said[0] if said else 'no message'}"
+    return None
