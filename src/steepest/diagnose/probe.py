@@ -172,6 +172,12 @@ class Probe:
 
         return self.once("pace", timed)
 
+    def few(self, passes: float, *, least: int = 16) -> int:
+        """Return how many examples `passes` forwards each can be asked for within the probe's seconds; a slow model's
+        dear checks look at fewer, but at `least` so many.
+        """
+        return max(least, int(self.seconds * self.pace / passes))
+
     def require_right(self, least: int = 1) -> Tensor:
         """Return the rows that are right at x.
 
