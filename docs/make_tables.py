@@ -15,6 +15,7 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.audit.presets import PRESETS
 from steepest.basis.catalogue import Catalogue
 from steepest.budgets.catalogue import BUDGETS
+from steepest.diagnose.checks import CHECKS
 from steepest.models.objectives import OBJECTIVES
 
 PAGE = Path(__file__).parent / "catalogue.md"
@@ -50,6 +51,7 @@ def page() -> str:
             "B a backward, per example.",
             "",
             section("Attacks", ATTACKS, ("needs", "budgets", "cost", "source"), calls=True),
+            section("Checks", CHECKS, ("question", "sign of", "source")),
             section("Budgets", BUDGETS, ("text", "unit", "source")),
             section("Objectives", OBJECTIVES, ("ascends", "ranks_by", "source")),
             f"## Presets\n\n{table(['name', 'attacks, in order', 'cost'], presets)}\n",

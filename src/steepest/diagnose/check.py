@@ -33,7 +33,7 @@ class Check:
     judge: Judge
 
 
-CHECKS: Catalogue[Check] = Catalogue("check")
+CHECKS: Catalogue[Check] = Catalogue("check", by_name=True)
 
 
 def check(
