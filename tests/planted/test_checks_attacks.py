@@ -18,7 +18,7 @@ from steepest.budgets.masked import Masked
 from steepest.diagnose.checks import surrogate as through
 from steepest.diagnose.contract import Family, Finding, Level
 from steepest.diagnose.panel import examine, named
-from steepest.diagnose.probe import Probe, Rung, Traces
+from steepest.diagnose.probe import Climbed, Probe, Traces
 from steepest.diagnose.searches import Beyond
 from steepest.models.model import Model
 
@@ -221,10 +221,10 @@ def test_the_whole_box_holds_another_class_whatever_the_budget(name: str, budget
     assert found("unbounded", HEALTHY[name], budget=budget).level is Level.PASS
 
 
-def stages(*broken: int, free: bool, entered: int = 100) -> tuple[Rung, ...]:
-    last = Rung(name="relay" if free else "ascent", entered=entered, broken=broken[-1], free=free)
+def stages(*broken: int, free: bool, entered: int = 100) -> tuple[Climbed, ...]:
+    last = Climbed(name="relay" if free else "ascent", entered=entered, broken=broken[-1], free=free)
     return (
-        *(Rung(name=f"class {at}", entered=200, broken=each, free=False) for at, each in enumerate(broken[:-1])),
+        *(Climbed(name=f"class {at}", entered=200, broken=each, free=False) for at, each in enumerate(broken[:-1])),
         last,
     )
 
@@ -236,7 +236,7 @@ def test_what_a_stage_without_gradients_broke_is_read(late: int, level: Level) -
 
 
 def test_a_stage_without_gradients_before_any_with_proves_nothing() -> None:
-    first = Rung(name="square", entered=200, broken=90, free=True)
+    first = Climbed(name="square", entered=200, broken=90, free=True)
     traces = Traces(count=200, clean=200, rungs=(first, *stages(0, 0, free=False)), curve=())
     assert found("gradient-free", HEALTHY["linear"], 0.02, traces=traces).level is Level.PASS
 
@@ -249,7 +249,7 @@ def test_the_last_stages_of_an_audit_are_read(late: int, level: Level) -> None:
 
 
 def test_an_audit_that_broke_less_than_short_searches_is_not_finished() -> None:
-    rungs = (Rung(name="fgsm", entered=200, broken=2, free=False),)
+    rungs = (Climbed(name="fgsm", entered=200, broken=2, free=False),)
     judged = found("convergence", HEALTHY["relu"], 0.1, traces=Traces(count=200, clean=200, rungs=rungs, curve=()))
     assert judged.level is Level.WARN
 

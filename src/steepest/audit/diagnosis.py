@@ -20,7 +20,7 @@ from steepest.basis.progress import Progress
 from steepest.basis.streams import Stream
 from steepest.diagnose.contract import Finding
 from steepest.diagnose.panel import FEW, examine, named
-from steepest.diagnose.probe import Probe, Rung, Traces
+from steepest.diagnose.probe import Climbed, Probe, Traces
 from steepest.diagnose.scenery import scenery
 from steepest.diagnose.verdict import verdict
 
@@ -103,9 +103,9 @@ def _traces(job: Job, table: pa.Table, stages: Sequence[Stage]) -> Traces:
     attacks = {rung.name: rung.attack for rung in cascade.rungs if rung.attack is not None}
     largest = cascade.epsilons[-1]
     rungs = tuple(
-        Rung(name=stage.name, entered=stage.entered, broken=stage.broken, free=_free(stage.name, attacks[stage.name]))
-        for stage in stages
-        if stage.name in attacks and stage.epsilon == largest
+        Climbed(name=each.name, entered=each.entered, broken=each.broken, free=_free(each.name, attacks[each.name]))
+        for each in stages
+        if each.name in attacks and each.epsilon == largest
     )
     wrong = np.equal(table["broken_by"].to_numpy(zero_copy_only=False), "clean")
     return Traces(count=len(table), clean=int((~wrong).sum()), rungs=rungs, curve=_curve(job, table, stages))

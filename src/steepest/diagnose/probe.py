@@ -29,12 +29,11 @@ WHITE_BOX = ("fgsm", "pgd(steps=20)", "apgd(steps=20)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """What one stage of an audit did to all its examples at the largest ε.
+class Climbed:
+    """What one rung of an audit did to all the examples that entered it, at the largest ε.
 
     Attributes:
         free: it needs no gradient, or goes where gradients do not lead.
-        steps: of a gradient search towards the same goal; 0 where it is something else.
     """
 
     name: str
@@ -51,12 +50,11 @@ class Traces:
         count, clean: examples, and those that are right at x.
         rungs: at the largest ε, in order.
         curve: (ε in units of the largest, accuracy under FGSM) along the grid.
-        attacks: whether the rungs are a preset's ladder.
     """
 
     count: int
     clean: int
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Climbed, ...]
     curve: tuple[tuple[float, float], ...]
 
 

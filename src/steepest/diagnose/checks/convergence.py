@@ -11,7 +11,7 @@ from steepest.basis.errors import ModelError
 from steepest.basis.shares import interval
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun
-from steepest.diagnose.probe import WHITE_BOX, Probe, Rung, Traces
+from steepest.diagnose.probe import WHITE_BOX, Climbed, Probe, Traces
 from steepest.diagnose.searches import require_gradient, searched
 
 MORE, LEAST = 0.005, 3
@@ -91,7 +91,7 @@ def _surely(broken: int, count: int, share: float) -> bool:
     return broken >= LEAST and interval(broken, count)[0] > share
 
 
-def _broken_share(rungs: Sequence[Rung], clean: int) -> float:
+def _broken_share(rungs: Sequence[Climbed], clean: int) -> float:
     """Return the share of the right examples that did not survive the audit at its largest ε."""
     if not rungs or not clean:
         return 0.0

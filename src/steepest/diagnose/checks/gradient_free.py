@@ -13,7 +13,7 @@ from steepest.basis.shares import interval
 from steepest.budgets.catalogue import kind_of
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, Remedy
-from steepest.diagnose.probe import Probe, Rung
+from steepest.diagnose.probe import Climbed, Probe
 from steepest.diagnose.searches import (
     LIKELY,
     Beyond,
@@ -91,7 +91,7 @@ def _judged(beyond: Beyond, call: str) -> Judgement:
     )
 
 
-def _of_stages(rungs: Sequence[Rung]) -> Judgement | None:
+def _of_stages(rungs: Sequence[Climbed]) -> Judgement | None:
     """Judge what the audit's own stages did; None where they show no sign."""
     for at, rung in enumerate(rungs):
         before = [each for each in rungs[:at] if not each.free]
