@@ -66,10 +66,10 @@ class Best:
         """Write the rows `part` into the places `index`."""
         if part.outputs is not None and self.outputs is None:
             self.outputs = part.outputs.new_full((self.won.shape[0], part.outputs.shape[1]), torch.nan)
+        whole = index.shape == self.won.shape
         for field in fields(self):
             mine, new = getattr(self, field.name), getattr(part, field.name)
             if new is not None:
-                whole = len(index) == len(mine)
                 setattr(self, field.name, new if whole else mine.index_copy(0, index, new.to(mine.dtype)))
 
     def spend(self, found: Evaluation, points: int = 1) -> None:

@@ -21,7 +21,7 @@ def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[Non
         if module is None:
             yield
             return
-        modes = [(part, part.training) for part in module.modules()]
+        modes = [(part, part.training) for part in _parts(module)]
         parameters = [each for part, _ in modes for each in part._parameters.values() if each is not None]
         wanted = [(parameter, parameter.requires_grad) for parameter in parameters]
         buffers = [
@@ -47,6 +47,17 @@ def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[Non
                     owner._buffers[name] = buffer
                     if buffer is not None and saved is not None:
                         buffer.copy_(saved)
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """Return a module and its parts, each once, as `modules` does, which hands each up through all levels above it."""
+    parts, known = [module], {module}
+    for part in parts:
+        for child in part._modules.values():
+            if child is not None and child not in known:
+                known.add(child)
+                parts.append(child)
+    return parts
 
 
 @contextmanager
