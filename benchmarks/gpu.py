@@ -127,5 +127,6 @@ def _described(size: int, found: Preparation) -> str:
     changes = ", ".join(found.changes) or "nothing"
     return (
         f"Batch {size}: {changes} ({found.speedup:.2f} times as many gradients a second as the model as it comes, "
-        f"outputs within {found.difference:.2g} of the largest; chosen in {found.seconds:.1f} s)."
+        f"outputs within {found.difference:.2g} of the largest; chosen in {found.seconds:.1f} s): "
+        f"{'; '.join(str(each) for each in found.trials)}."
     )

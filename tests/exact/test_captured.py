@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.models import captured as capturing
 from steepest.models import prepare as preparing
 from steepest.models.captured import Captured, Passes, filled
-from steepest.models.contract import Need, Question
+from steepest.models.contract import Answer, Evaluation, Goal, Need, Question
+from steepest.models.goals import Misclassified
 from steepest.models.inspection import inspected
 from steepest.models.objectives import Margin, Targeted
 from steepest.models.prepare import GRAPH, TF32, prepare, prepared
@@ -196,3 +198,62 @@ def test_a_network_that_cannot_be_recorded_is_searched_in_as_it_is(monkeypatch: 
     found = prepare(inspected(st.Model(network), x), x, network(x).argmax(1), Margin())
     assert GRAPH not in found.changes and TF32 not in found.changes
     assert preparing._captured(network, x) is None  # no GPU here
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+@pytest.mark.parametrize(("gain", "kept"), [(1.0, (GRAPH,)), (0.9, ())])
+def test_a_recording_is_kept_unless_it_is_slower_and_every_trial_is_told(
+    monkeypatch: pytest.MonkeyPatch, gain: float, kept: tuple[str, ...]
+):
+    network = smooth()
+    x = torch.rand(MOST, 6)
+    monkeypatch.setattr(preparing, "_gain", lambda *given: gain)
+    monkeypatch.setitem(preparing.CHANGES, "batch-norm folded", lambda net, x: Captured(net, x, record=failing))
+    monkeypatch.setitem(preparing.CHANGES, preparing.HALF, lambda net, x: nn.Sequential(net, nn.Softmax(1)))
+    found = prepare(inspected(st.Model(network), x), x, network(x).argmax(1), Margin())
+    assert found.changes == kept
+    folded, half, *others = map(str, found.trials)
+    assert folded == "batch-norm folded failed (RuntimeError: no such kernel)"
+    assert half.startswith("bfloat16 inside left out (not timed, outputs within ")
+    assert f"CUDA graph {'kept' if kept else 'left out'} ({gain:.2f} times as fast, outputs within" in " ".join(others)
+
+
+def failing(network: nn.Module, point: Tensor, *, pool: Any, tf32: bool) -> Passes:
+    raise RuntimeError("no such kernel")
+
+
+def test_the_verdict_is_known_before_the_backward():
+    """On a GPU the host then goes on while the slopes are being computed."""
+    order: list[str] = []
+
+    class Said:
+        def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+            order.append("verdict")
+            return Misclassified()(outputs, y)
+
+        def rows(self, index: Tensor) -> Goal:
+            return self
+
+    network, x = smooth(), torch.rand(4, 6)
+    y = network(x).argmax(1)
+    network.register_full_backward_hook(lambda *given: order.append("backward"))
+    for labels, none in ((y, True), ((y + 1) % 5, False)):
+        found = st.Model(network).evaluate(x, labels, Margin(), Said(), Need.GRADIENT)
+        assert found.none_won() is none and order == ["verdict", "backward"]
+        order.clear()
+
+
+def test_of_a_changed_verdict_nothing_is_known_beforehand():
+    network, x = smooth(), torch.rand(4, 6)
+    y = network(x).argmax(1)
+    found = st.Model(network).evaluate(x, y, Margin())
+    assert found.none_won()
+    changed = replace(found, won=torch.ones_like(found.won))
+    assert not changed.none_won() and not found.rows(torch.tensor([0])).none_won()
+
+    class Winning:
+        def answer(self, ask: Answer, question: Question) -> Evaluation:
+            return replace(ask(question), won=torch.ones(len(question.point), dtype=torch.bool))
+
+    result = st.attack("pgd(steps=3)", st.Model(network).asked_by(Winning()), x, y, st.Linf(0.1))
+    assert bool(result.won.all()) and result.backwards.tolist() == [1] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 
@@ -133,8 +134,7 @@ def test_recordings_may_round_to_tf32_and_the_process_does_not() -> None:
     before = process_state()
     plain, rough = Captured(network, x), Captured(network, x, tf32=True)
     assert process_state()[:6] == before[:6]
-    wanted = network.double()(x.double())
-    network.float()
+    wanted = copy.deepcopy(network).double()(x.double())  # recordings point to the network's own memory
     errors = [float((each(x) - wanted).abs().max()) for each in (plain, rough)]
     assert errors[0] < 1e-5 < errors[1] < 1e-2, errors
 
@@ -170,7 +170,8 @@ def test_what_cannot_be_recorded_is_searched_in_as_it_is(make: type[nn.Module]) 
     found = prepare(inspected(st.Model(network), x), x, y, Margin())
     assert GRAPH not in found.changes
     assert process_state() == before
-    close(found.model.logits(x), network(x))  # the GPU still answers
+    wanted = network(x)
+    assert float((found.model.logits(x) - wanted).abs().max()) < 0.02 * float(wanted.abs().max())  # bfloat16
     assert Captured(pictures(), x)._passes  # and records others
 
 
@@ -207,7 +208,7 @@ def test_an_audit_finds_what_it_finds_on_the_processor(precision: str) -> None:
 
 
 def waits(call: str, model: st.Model, x: Tensor, y: Tensor) -> int:
-    """How often the host waits for the GPU while an attack runs in which nothing is broken."""
+    """How often the host waits for all that the GPU was asked, while an attack runs in which nothing is broken."""
     problem, attack = pose(model, x, y, st.Linf(1e-6)), ATTACKS.build(call)
     attack.run(problem)
     with warnings.catch_warnings(record=True) as said:
@@ -221,12 +222,12 @@ def waits(call: str, model: st.Model, x: Tensor, y: Tensor) -> int:
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_step_waits_once_and_in_a_twin_twice() -> None:
+def test_a_step_waits_for_no_more_than_its_verdict() -> None:
     network = pictures()
     x, y = batch(network, MOST)
     model = inspected(st.Model(network), x)
     twin = prepare(model, x, y, Margin()).model
-    for asked, most in ((model, 1), (twin, 2)):
+    for asked in (model, twin):
         few, many = (waits(f"pgd(steps={steps})", asked, x, y) for steps in (5, 15))
-        assert many - few <= 10 * most, f"{few} and {many} waits for 5 and 15 steps"
-    assert waits("fgsm", model, x, y) <= 12
+        assert many == few, f"{few} and {many} waits for 5 and 15 steps"
+        assert waits("fgsm", asked, x, y) <= 8

@@ -44,11 +44,14 @@ class Best:
     @classmethod
     def none_yet(cls, x: Tensor) -> Best:
         """Return the state before the first question: the clean input, value −∞."""
-        count = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        # Few operations: on a GPU each is a launch before the first question.
+        forwards, backwards, asked, zero, unconfirmed = torch.zeros(
+            5, x.shape[0], dtype=torch.int64, device=x.device
+        ).unbind()
+        won, nonfinite = torch.zeros(2, x.shape[0], dtype=torch.bool, device=x.device).unbind()
         nothing = torch.full(x.shape[:1], torch.inf, dtype=torch.float64, device=x.device)
         return cls(
-            x, count.bool(), -nothing, None, nothing, nothing.clone(),
-            count, count.clone(), count.clone(), count.clone(), count.bool(), count.clone(),
+            x, won, -nothing, None, nothing, nothing, forwards, backwards, asked, zero, nonfinite, unconfirmed
         )  # fmt: skip
 
     def rows(self, index: Tensor) -> Best:
@@ -63,17 +66,18 @@ class Best:
         """Write the rows `part` into the places `index`."""
         if part.outputs is not None and self.outputs is None:
             self.outputs = part.outputs.new_full((self.won.shape[0], part.outputs.shape[1]), torch.nan)
+        whole = index.shape == self.won.shape
         for field in fields(self):
             mine, new = getattr(self, field.name), getattr(part, field.name)
             if new is not None:
-                whole = len(index) == len(mine)
                 setattr(self, field.name, new if whole else mine.index_copy(0, index, new.to(mine.dtype)))
 
     def spend(self, found: Evaluation, points: int = 1) -> None:
         """Count what an answer about `points` points per example has cost."""
-        self.forwards += added(found.forwards, points)
-        self.backwards += added(found.backwards, points)
-        self.unconfirmed += added(found.unconfirmed, points)
+        for name in ("forwards", "backwards", "unconfirmed"):
+            count = added(getattr(found, name), points)
+            if isinstance(count, Tensor) or count:
+                getattr(self, name).add_(count)
 
     def learn(self, problem: Problem, found: Evaluation) -> None:
         """Take in what was answered about one point of every row."""
@@ -106,9 +110,12 @@ class Best:
         seen = other.value > -torch.inf
         value = problem.objective.value(other.outputs, problem.y).double()
         value = torch.where(seen | other.won, value.nan_to_num(-torch.inf), -torch.inf)
-        small = problem.prefer is Prefer.SMALLEST_GAUGE
-        rival = other.gauge < self.gauge if small else value > self.value
-        better = (other.won > self.won) | (other.won & self.won & rival) | (~self.won & (value > self.value))
+        if self.outputs is None:  # nothing is known here yet
+            better = other.won | (value > -torch.inf)
+        else:
+            small = problem.prefer is Prefer.SMALLEST_GAUGE
+            rival = other.gauge < self.gauge if small else value > self.value
+            better = (other.won > self.won) | (other.won & self.won & rival) | (~self.won & (value > self.value))
         self.gauge = torch.where(better, other.gauge, self.gauge)
         self._replace(better, other.point, other.outputs, value)
         self.won = self.won | other.won
@@ -118,7 +125,7 @@ class Best:
             # Points are never changed in place, so keeping a reference is keeping the point.
             self.point, self.outputs, self.value = point, outputs, value
             return
-        if not seen(~better):
+        if better.device.type != "cpu" or bool(better.any()):
             self.point = torch.where(expand(better, point), point, self.point)
         previous = outputs if self.outputs is None else self.outputs
         self.outputs = torch.where(better[:, None], outputs, previous)
@@ -127,7 +134,5 @@ class Best:
     def status(self) -> Tensor:
         """Return `Status` as int64 [N]."""
         status = torch.full_like(self.forwards, Status.EXHAUSTED)
-        status[(self.zero > 0) & (2 * self.zero >= self.asked)] = Status.ZERO_GRADIENT
-        status[self.nonfinite] = Status.NONFINITE
-        status[self.won] = Status.OK
-        return status
+        status.masked_fill_((self.zero > 0) & (2 * self.zero >= self.asked), Status.ZERO_GRADIENT)
+        return status.masked_fill_(self.nonfinite, Status.NONFINITE).masked_fill_(self.won, Status.OK)

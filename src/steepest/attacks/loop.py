@@ -35,10 +35,8 @@ def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
         found = answered(problem, point, VALUE if last else search.ask(problem, state, number), number, best)
         if last:
             break
-        done = settled(problem, best)
-        if getattr(search, "ends_at_success", False):
-            done = done | found.won
-        if bool(done.any()):
+        done = _done(problem, search, found, best)
+        if done is not None:
             total.take(live[done], best.rows(done))
             stay = (~done).nonzero().squeeze(1)
             if not stay.numel():
@@ -48,6 +46,16 @@ def run_search(problem: Problem, search: Search, start: Tensor) -> Best:
         point, state = search.step(problem, found, state, number)
     total.take(live, best)
     return total
+
+
+def _done(problem: Problem, search: Search, found: Evaluation, best: Best) -> Tensor | None:
+    """Return who leaves, bool [N], after an answer to all that are left; None if nobody does."""
+    if found.none_won():  # who was done before has left
+        return None
+    done = settled(problem, best)
+    if getattr(search, "ends_at_success", False):
+        done = done | found.won
+    return done if bool(done.any()) else None
 
 
 def settled(problem: Problem, best: Best) -> Tensor:
@@ -132,8 +140,9 @@ def require_feasible(problem: Problem, point: Tensor, component: str) -> Tensor:
         ContractError: names the search and the rows that left the region.
     """
     gauge = problem.region.gauge(point)
-    broken = (~((gauge <= 1) & problem.region.box.contains(point))).nonzero().squeeze(1).tolist()
-    if broken:
+    feasible = (gauge <= 1) & problem.region.box.contains(point)
+    if not bool(feasible.all()):
+        broken = (~feasible).nonzero().squeeze(1).tolist()
         raise ContractError(
             f"{component} returned infeasible points for rows {broken[:10]}{' …' if len(broken) > 10 else ''}: every "
             "point must pass `region.contains`. Let the search end in `region.project`."

@@ -102,8 +102,9 @@ class Recipe:
             assert problem.clean is not None
             problem = replace(problem, aims=likeliest_wrong(problem.clean, problem.y))
         for run in range(self.restarts * max(1, targets)):
-            done = best.won if self.once else settled(problem, best)
-            live = (~done).nonzero().squeeze(1)
+            untried = best.outputs is None  # so nobody is done: no look at the GPU, which is idle still
+            done = best.won if self.once or untried else settled(problem, best)
+            live = torch.arange(len(x), device=x.device) if untried else (~done).nonzero().squeeze(1)
             if not live.numel():
                 break
             everyone = live.numel() == x.shape[0]

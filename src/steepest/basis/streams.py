@@ -8,7 +8,7 @@ The hash is the finaliser of SplitMix64 (Steele, Lea & Flood 2014), applied once
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def _mix(bits: Tensor) -> Tensor:
     return bits.bitwise_xor_(_shift(bits, 31))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@final
 class Stream:
     """One sequence of random tensors per example, addressed by step numbers instead of by order of calls.
 
@@ -48,7 +48,18 @@ class Stream:
     True
     """
 
-    keys: Tensor
+    __slots__ = ("_keys", "_salts")
+
+    def __init__(self, keys: Tensor, salts: tuple[int, ...] = ()) -> None:
+        self._keys, self._salts = keys, salts
+
+    @property
+    def keys(self) -> Tensor:
+        """The hashes, [N]; split when first asked for, since many a search draws nothing."""
+        for salt in self._salts:
+            self._keys = _mix(self._keys + _wrap(salt * _GOLDEN + 1))
+        self._salts = ()
+        return self._keys
 
     @staticmethod
     def of(seed: int, ids: Tensor) -> Stream:
@@ -57,16 +68,16 @@ class Stream:
 
     def rows(self, index: Tensor) -> Stream:
         """Return the streams of the examples that `index` selects."""
-        return replace(self, keys=self.keys[index])
+        return Stream(self._keys[index], self._salts)
 
     def split(self, salt: int) -> Stream:
         """Return independent streams of the same examples, e.g. one per restart."""
-        return replace(self, keys=_mix(self.keys + _wrap(salt * _GOLDEN + 1)))
+        return Stream(self._keys, (*self._salts, salt))
 
     def spread(self, count: int) -> Stream:
         """Return `count` independent streams per example, those of one example next to each other, [N · count]."""
         salts = torch.arange(1, count + 1, device=self.keys.device) * _MIX_2
-        return replace(self, keys=_mix(_mix(self.keys[:, None] + salts)).reshape(-1))
+        return Stream(_mix(_mix(self.keys[:, None] + salts)).reshape(-1))
 
     def uniform(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return float64 numbers in [0, 1) of shape [N, *shape]; `step` is a number or one per example [N]."""

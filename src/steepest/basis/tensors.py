@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -35,6 +37,36 @@ def seen(mask: Tensor) -> bool:
     (True, False)
     """
     return mask.device.type == "cpu" and bool(mask.all())
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """Whether any of `mask` is true: on a GPU known as soon as the mask is, whatever was asked of the GPU afterwards.
+
+    >>> Sight.of(torch.tensor([False, True])).any(), Sight.of(torch.tensor([False])).any()
+    (True, False)
+    """
+
+    mask: Tensor
+    _flag: Tensor
+    _known: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Self:
+        """Return the sight of a mask that does not change any more."""
+        flag = mask.any()
+        if not flag.is_cuda:
+            return cls(mask, flag, None)
+        flag, known = flag.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        known.record(torch.cuda.current_stream(mask.device))
+        return cls(mask, flag, known)
+
+    def any(self) -> bool:
+        """Return the answer; on a GPU wait for it, and for nothing later."""
+        if self._known is not None:
+            self._known.synchronize()
+        return bool(self._flag)
 
 
 def number(value: float, like: Tensor) -> Tensor:

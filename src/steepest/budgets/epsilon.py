@@ -119,9 +119,8 @@ def scaled(epsilon: Epsilon, factor: float | Tensor) -> Epsilon:
 
 def ratio(size: Tensor, epsilon: Tensor) -> Tensor:
     """Return size / ε in float64, with 0/0 = 0, a/0 = ∞, and more than 1 whenever size > ε, however close."""
-    plain = torch.where(size == 0, torch.zeros_like(size), size / epsilon)
-    above = torch.nextafter(torch.ones_like(plain), torch.full_like(plain, 2.0))
-    return torch.where(size > epsilon, torch.maximum(plain, above), plain)
+    plain = (size / epsilon).masked_fill_(size == 0, 0.0)
+    return torch.where(size > epsilon, plain.clamp_min(math.nextafter(1.0, 2.0)), plain)
 
 
 def largest(epsilon: Epsilon) -> float:

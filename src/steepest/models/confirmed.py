@@ -37,6 +37,8 @@ class Confirmed:
         found = ask(question)
         if question.view is not None:
             return replace(found, won=torch.zeros_like(found.won))
+        if found.none_won():
+            return found
         rows = found.won.nonzero().squeeze(1)
         return self._asked_again(found, question, rows) if rows.numel() else found
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from steepest.basis.streams import Stream
+from steepest.basis.tensors import Sight
 from steepest.budgets.region import Region
 
 Labels = Any
@@ -80,6 +81,7 @@ class Evaluation:
         size: [N], max |gradientᵢ| (of all rows of the Jacobian), or None.
         forwards, backwards: what this answer cost, for each example.
         unconfirmed: successes that a model asked in this one's place claimed and this one did not repeat.
+        sight: of `won`, taken before any backward; None, or of another tensor, where `won` came about otherwise.
     """
 
     point: Tensor
@@ -93,6 +95,11 @@ class Evaluation:
     forwards: Count = 1
     backwards: Count = 0
     unconfirmed: Count = 0
+    sight: Sight | None = None
+
+    def none_won(self) -> bool:
+        """Return whether it is known that no example won, without waiting for the slopes: a GPU is still at them."""
+        return self.sight is not None and self.sight.mask is self.won and not self.sight.any()
 
     def rows(self, index: Tensor) -> Self:
         """Return the evaluation of the examples that `index` selects."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steepest.basis.box import Bound, Box
 from steepest.basis.errors import ModelError
-from steepest.basis.tensors import expand, finite_rows, largest, seen
+from steepest.basis.tensors import Sight, expand, finite_rows, largest, seen
 from steepest.models.contract import Answer, Evaluation, Facts, Goal, Labels, Need, Objective, Oracle, Question
 from steepest.models.goals import Never
 from steepest.models.objectives import output_itself
@@ -134,9 +134,12 @@ class Model:
         point = question.point.detach().requires_grad_()
         with torch.enable_grad():
             outputs = self._ask(view(point))
-            slopes = [_slope(value, point, last=last) for value, last in _differentiated(question, outputs)]
+            values = list(_differentiated(question, outputs))
+            # The verdict before the backward, so that a host can know it while a GPU is at the slopes.
+            sight = _seen(question, outputs.detach())
+            slopes = [_slope(value, point, last=last) for value, last in values]
         with torch.no_grad():
-            return _judged(question, point.detach(), outputs.detach(), slopes)
+            return _judged(question, point.detach(), outputs.detach(), slopes, sight)
 
     def _ask(self, x: Tensor) -> Tensor:
         # A search on the coarse grid of half precision stands still: its points stay in x's own, the network is
@@ -185,9 +188,21 @@ def _slope(value: Tensor, point: Tensor, *, last: bool) -> Tensor:
     return gradient.detach()
 
 
-def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Tensor] | None = None) -> Evaluation:
+def _seen(question: Question, outputs: Tensor) -> Sight:
+    with torch.no_grad():
+        return Sight.of(question.goal(outputs, question.y))
+
+
+def _judged(
+    question: Question,
+    point: Tensor,
+    outputs: Tensor,
+    slopes: list[Tensor] | None = None,
+    sight: Sight | None = None,
+) -> Evaluation:
     finite = finite_rows(outputs)
     value = question.objective.value(outputs, question.y).masked_fill(~finite, torch.nan)
+    sight = sight or _seen(question, outputs)
     size, found = None, []
     if slopes is not None:
         sizes = [largest(slope) if slope.numel() else value for slope in slopes]
@@ -199,12 +214,13 @@ def _judged(question: Question, point: Tensor, outputs: Tensor, slopes: list[Ten
         point=point,
         outputs=outputs,
         value=value,
-        won=question.goal(outputs, question.y),
+        won=sight.mask,
         finite=finite,
         gradient=found[0] if found and not jacobian else None,
         jacobian=torch.stack(found, 1) if jacobian else None,
         size=size,
         backwards=len(found),
+        sight=sight,
     )
 
 

@@ -24,6 +24,10 @@ from steepest.models.model import Model, half_precision
 GAIN = 1.05
 """A change is kept if it makes questions at least so many times faster: less is noise."""
 
+GAIN_OF_A_GRAPH = 1 / GAIN
+"""A recording is kept unless it is slower than noise explains: it spares the host's work, which shows between
+questions and in the smaller batches of a search, and hides behind the GPU's in one question of a full batch."""
+
 WORTH = 0.005
 """A batch whose gradient takes less than so many seconds is not worth a twin: its cost is not the network's."""
 
@@ -60,6 +64,38 @@ ALIKE = Likeness(outputs=0.05, changed=0.05, slopes=0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of one change on top of those kept before it.
+
+    Attributes:
+        change: a name of `CHANGES`.
+        kept: whether it is part of the twin.
+        likeness: to the original; None if it could not be asked.
+        gain: how many times faster; None if it was not timed, being unlike.
+        failure: what was raised, making or asking it; empty if nothing was.
+
+    >>> str(Trial(change="channels-last", kept=False, likeness=SAME, gain=0.8))
+    'channels-last left out (0.80 times as fast, outputs within 0.0001, 0 % of predictions changed, cosine 0.9990)'
+    """
+
+    change: str
+    kept: bool = False
+    likeness: Likeness | None = None
+    gain: float | None = None
+    failure: str = ""
+
+    def __str__(self) -> str:
+        if self.likeness is None:
+            return f"{self.change} failed ({self.failure})"
+        speed = "not timed" if self.gain is None else f"{self.gain:.2f} times as fast"
+        return (
+            f"{self.change} {'kept' if self.kept else 'left out'} ({speed}, outputs within "
+            f"{self.likeness.outputs:.2g}, {100 * self.likeness.changed:.2g} % of predictions changed, cosine "
+            f"{self.likeness.slopes:.4f})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """What is searched in, and how it was chosen.
 
@@ -69,6 +105,7 @@ class Preparation:
         speedup: gradients a second, twin over original, without confirmation.
         difference: the largest between their outputs on the inputs tried, over the largest output.
         seconds: that choosing took.
+        trials: of every change that applies, in order.
     """
 
     model: Model
@@ -76,13 +113,15 @@ class Preparation:
     speedup: float = 1.0
     difference: float = 0.0
     seconds: float = 0.0
+    trials: tuple[Trial, ...] = ()
 
 
 def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: bool = False) -> Preparation:
     """Return the fastest twin of `model` that answers like it on the real inputs `x`, a batch as it will be asked.
 
     Each of `CHANGES` is tried in turn on top of those kept, and kept if outputs, predictions and gradients agree and
-    gradients come at least 1.05 times faster, both networks timed in turn. The original is never touched.
+    gradients come at least 1.05 times faster, both networks timed in turn; a CUDA graph unless it is slower. The
+    original is never touched.
 
     Left alone, with no change: functions that are no modules; parts in training mode; models that are asked by an
     oracle or answer no gradient; models that draw random numbers, keep a state or mix a batch (those must have been
@@ -105,18 +144,21 @@ def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: 
     least = WORTH_ON_A_GPU if x.is_cuda else WORTH
     if first < least or _asked(model, x, y, objective)[1] < least:  # the first question warms up
         return Preparation(model=model)
-    twin, kept, speedup, off = model, list[str](), 1.0, 0.0
+    twin, kept, speedup, off, trials = model, list[str](), 1.0, 0.0, list[Trial]()
     for name in CHANGES:
-        tried = _changed(twin, name, x)
-        if tried is None:
-            continue
         try:
+            tried = _changed(twin, name, x)
+            if tried is None:
+                continue
             likeness = _likeness(_asked(tried, x, y, objective)[0], reference)
-        except Exception:  # a twin that cannot answer is none, whatever it raises
+        except Exception as error:  # a twin that cannot be made or asked is none, whatever the user's code raises
+            trials.append(Trial(change=name, failure=f"{type(error).__name__}: {error}"))
             continue
         near = likeness.within(ALIKE if _coarse((*kept, name), x.device) else SAME)
-        gain = _gain(twin, tried, x, y, objective) if near else 0.0
-        if gain >= GAIN:
+        gain = _gain(twin, tried, x, y, objective) if near else None
+        keep = gain is not None and gain >= (GAIN_OF_A_GRAPH if name == GRAPH else GAIN)
+        trials.append(Trial(change=name, kept=keep, likeness=likeness, gain=gain))
+        if keep and gain is not None:
             twin, speedup, off = tried, speedup * gain, likeness.outputs
             kept.append(name)
     return Preparation(
@@ -125,6 +167,7 @@ def prepare(model: Model, x: Tensor, y: Tensor, objective: Objective, *, exact: 
         speedup=speedup,
         difference=off,
         seconds=time.perf_counter() - begin,
+        trials=tuple(trials),
     )
 
 
@@ -136,7 +179,10 @@ def prepared(model: Model, changes: Sequence[str], x: Tensor) -> Model:
     """
     twin = model
     for name in changes:
-        made = _changed(twin, name, x) if name in CHANGES else None
+        try:
+            made = _changed(twin, name, x) if name in CHANGES else None
+        except Exception:  # copying and tracing run the user's code, which may raise anything
+            made = None
         if made is None:
             raise ModelError(
                 f"the change {name!r}, with which this run began, cannot be made to {model.facts.source} here: start "
@@ -236,12 +282,13 @@ def _steady(model: Model) -> bool:
 
 
 def _changed(model: Model, name: str, x: Tensor) -> Model | None:
-    """Return a model of the changed network, or None where the change does not apply or cannot be made."""
+    """Return a model of the changed network, or None where the change does not apply.
+
+    Raises:
+        Exception: the change cannot be made.
+    """
     assert isinstance(model.network, nn.Module)
-    try:
-        network = CHANGES[name](model.network, x)
-    except Exception:  # copying and tracing run the user's code, which may raise anything
-        return None
+    network = CHANGES[name](model.network, x)
     if network is None:
         return None
     return Model(network.requires_grad_(False), model.box, facts=model.facts)

@@ -21,21 +21,27 @@ def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[Non
         if module is None:
             yield
             return
-        modes = [(part, part.training) for part in module.modules()]
-        wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+        modes = [(part, part.training) for part in _parts(module)]
+        parameters = [each for part, _ in modes for each in part._parameters.values() if each is not None]
+        wanted = [(parameter, parameter.requires_grad) for parameter in parameters]
         buffers = [
             (owner, name, buffer, None if buffer is None else buffer.clone())
-            for owner, name, buffer in _buffers(module)
+            for owner, _ in modes
+            for name, buffer in owner._buffers.items()
         ]
         try:
-            for parameter, _ in wanted:
-                parameter.requires_grad_(False)
+            # Looked at before it is set, which takes longer: before the first question a GPU has nothing to do.
+            for parameter, flag in wanted:
+                if flag:
+                    parameter.requires_grad_(False)
             yield
         finally:
             for parameter, flag in wanted:
-                parameter.requires_grad_(flag)
+                if parameter.requires_grad is not flag:
+                    parameter.requires_grad_(flag)
             for part, training in modes:
-                part.training = training
+                if part.training is not training:
+                    part.training = training
             with torch.no_grad():
                 for owner, name, buffer, saved in buffers:
                     owner._buffers[name] = buffer
@@ -43,10 +49,15 @@ def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[Non
                         buffer.copy_(saved)
 
 
-def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor | None]]:
-    for owner in module.modules():
-        for name, buffer in owner._buffers.items():
-            yield owner, name, buffer
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """Return a module and its parts, each once, as `modules` does, which hands each up through all levels above it."""
+    parts, known = [module], {module}
+    for part in parts:
+        for child in part._modules.values():
+            if child is not None and child not in known:
+                known.add(child)
+                parts.append(child)
+    return parts
 
 
 @contextmanager
