@@ -25,7 +25,9 @@ MASKING = (
         control=_around(wrappers.Quantised, None),
         flagged_by=_BLIND,
         remedy="straight-through gradients for the rounding",
-        note="Rounding to any number of levels has no slope; the control does not round.",
+        epsilon=3 / 16,
+        note="Rounding has no slope at any number of levels. The scans lie on these, so that whole levels of a budget "
+        "count: three here, and of 0.15 two, as if that were 0.125.",
     ),
     Defence(
         name="quantised-5",
