@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from steepest.diagnose.contract import Family, Level
 from steepest.diagnose.verdict import CLEAN
-from tests.planted.zoo import HONEST, ZOO, Defence, base
+from tests.planted.zoo import HONEST, ZOO, base
 from tests.planted.zoo.measured import Judged, judged, of
 
 SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in (1, 2))])
@@ -85,3 +88,15 @@ def test_false_alarms_are_rare() -> None:
             ran += sum(each.level is not Level.NOT_RUN for each in found.findings.values())
             warned += [(name, seed, check) for check in found.flags()]
     assert len(warned) <= 0.02 * ran, warned
+
+
+def test_the_documented_table_is_of_this_zoo() -> None:
+    """What docs/zoo.md shows was measured on these members, and says what is asked of them."""
+    kept = json.loads((Path(__file__).parent / "zoo" / "results.json").read_text(encoding="utf-8"))
+    assert list(kept["sick"]) == list(ZOO)
+    for name, found in kept["sick"].items():
+        assert set(ZOO[name].flagged_by) <= set(found["flags"]), name
+        if found["numbers"] is not None:
+            assert found["numbers"]["mended"] <= found["numbers"]["truth"] + 0.02 or name == "probabilities"
+    assert kept["honest"]["networks"] == 3 * len(HONEST)
+    assert sum(each["fail"] for each in kept["honest"]["flags"].values()) == 0

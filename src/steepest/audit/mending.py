@@ -31,13 +31,14 @@ from steepest.models.confirmed import Confirmed
 from steepest.models.objectives import Targeted, objective_of
 
 _SLOPES: tuple[tuple[str, int | None], ...] = (
-    ("pgd(steps=20)", None),
+    ("pgd(steps=20, restarts=4)", None),
     ("apgd(steps=30)", None),
     *(("apgd(steps=20, targets=1)", rank) for rank in range(5)),
 )
 """What follows the slopes of a mended model, with the rank of the class that it aims at.
 
-PGD keeps its step where values are as flat as the model's and only the slopes are mended; APGD would shorten it.
+PGD keeps its step and its way where only the slopes are mended and values stay as flat as the model's; APGD would go
+back to where it began.
 """
 
 _FREE: tuple[tuple[str, int | None], ...] = (("square(queries=2000, rescale=True)", None),)

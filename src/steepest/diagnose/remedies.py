@@ -62,7 +62,7 @@ REMEDIES = {
 def mended(
     model: Model, objective: ObjectiveChoice, remedies: Sequence[Remedy], region: Region, stream: Stream
 ) -> tuple[Mended, ...]:
-    """Return the ways to search once more that remedies ask for, each once.
+    """Return the ways to search once more that remedies ask for, each once, cheap ones first.
 
     Objective, expectation and surrogate change what is searched in, and hold for the ways that follow gradients of
     another kind: those are averaged, or estimated, in the surrogate of the expectation. Cross-entropy is never what a
@@ -93,14 +93,14 @@ def mended(
     if STEPS in asked and not base.changes:
         base = base.asked(base.model, "more steps", "many steps follow the model's own gradients")
     ways = [base] if base.changes else []
+    if FREE in asked:
+        ways.append(replace(base.asked(base.model, "gradient-free", "no gradient is used"), free=True))
     if AVERAGED in asked:
         oracle = Averaged(**asked[AVERAGED])
         change = f"gradients are means over {oracle.draws} points within {oracle.radius:g} of the budget"
         ways.append(base.asked(base.model.asked_by(oracle), "averaged gradients", change))
     if ESTIMATED in asked:
         ways.append(_estimated(base, region, stream, **asked[ESTIMATED]))
-    if FREE in asked:
-        ways.append(replace(base.asked(base.model, "gradient-free", "no gradient is used"), free=True))
     return tuple(ways)
 
 
