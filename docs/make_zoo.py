@@ -77,9 +77,8 @@ def _numbers_table(sick: dict[str, Any]) -> str:
         [name, found["word"], *(_percent(found["numbers"], column) for column in ("first", "mended", "truth"))]
         for name, found in sick.items()
     ]
-    return f"## Numbers\n\nOf {AUDITED} examples each.\n\n" + _table(
-        ["network", "verdict", "first", "mended", "in truth"], rows
-    )
+    heads = ["network", "verdict", "first", "mended", "in truth"]
+    return f"## Numbers\n\nOf {AUDITED} examples each.\n\n" + _table(heads, rows)
 
 
 def _percent(numbers: dict[str, float] | None, column: str) -> str:
@@ -101,7 +100,7 @@ def _checks_table(data: dict[str, Any]) -> str:
     total = sum(each["warn"] for each in honest["flags"].values())
     failed = sum(each["fail"] for each in honest["flags"].values())
     return (
-        f"## Checks\n\n{EXAMPLES} examples each, {HEALTHY} of the honest, with 2 seconds for searches without gradients.\n\n"
+        f"## Checks\n\n{EXAMPLES} examples each, {HEALTHY} of the honest; 2 seconds for searches without gradients.\n\n"
         + _table(["network", *checks], rows)
         + f"\n\nThe honest are {honest['networks']} networks ({len(HONEST)} kinds, {SEEDS} seeds each): of "
         f"{honest['ran']:,} findings {failed} are a FAIL and {total} a WARN ({100 * total / honest['ran']:.1f} %). "
