@@ -28,7 +28,9 @@ check is judged by them, and so is the mending. Written by `docs/make_zoo.py` fr
 Each row is one network. *First* is the robust accuracy that somebody measures with one step of FGSM on the \
 cross-entropy; *mended*, what the same audit says after its diagnosis; *in truth*, what it should have been: the \
 number of the same network without the defence, or, where the defence has weights of its own, that of the preset \
-`thorough`. A mended number may lie below: some defences make a network weaker.
+`thorough`. A mended number may lie below: some defences make a network weaker. Where no gradient reaches the \
+input, an audit searches through a surrogate from the beginning, so its first number is not high; what is NaN is never counted \
+as robust.
 
 """
 

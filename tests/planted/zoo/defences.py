@@ -83,7 +83,7 @@ MASKING = (
         make=lambda _: trained.winners(0.1),
         control=lambda _: trained.winners(1.0),
         flagged_by=("segment",),
-        remedy="gradients averaged over noise",
+        remedy="differences of values over the whole budget, and a search without gradients",
         own_weights=True,
     ),
     Defence(
@@ -113,7 +113,7 @@ MASKING = (
         make=_around(wrappers.Shattered, 0.02),
         control=_around(wrappers.Shattered, 0.0),
         flagged_by=("finite-differences", "alignment", "gradient-free"),
-        remedy="gradients averaged over noise, or a search without gradients",
+        remedy="differences of values over the whole budget, or a search without gradients",
         note="Slopes of random sign nearly cancel along a segment, so its residual falls with the points taken on it.",
     ),
     Defence(
@@ -123,7 +123,7 @@ MASKING = (
         make=_around(wrappers.ShatteredLogit, 1e-3),
         control=_around(wrappers.ShatteredLogit, 0.0),
         flagged_by=("finite-differences", "alignment", "gradient-free"),
-        remedy="gradients averaged over noise, or a search without gradients",
+        remedy="differences of values over the whole budget, or a search without gradients",
         note="Slopes of random sign nearly cancel along a segment, so its residual falls with the points taken on it.",
     ),
     Defence(
