@@ -29,8 +29,8 @@ Each row is one network. *First* is the robust accuracy that somebody measures w
 cross-entropy; *mended*, what the same audit says after its diagnosis; *in truth*, what it should have been: the \
 number of the same network without the defence, or, where the defence has weights of its own, that of the preset \
 `thorough`. A mended number may lie below: some defences make a network weaker. Where no gradient reaches the \
-input, an audit searches through a surrogate from the beginning, so its first number is not high; what is NaN is never counted \
-as robust.
+input, an audit searches through a surrogate from the beginning, so its first number is not high; what is NaN is never \
+counted as robust.
 
 """
 
@@ -88,8 +88,10 @@ def _percent(numbers: dict[str, float] | None, column: str) -> str:
 
 
 def _checks_table(data: dict[str, Any]) -> str:
-    checks = [check for check in CHECKS.names() if any(check in found["flags"] for found in data["sick"].values())]
-    quiet = [check for check in CHECKS.names() if check not in checks]
+    checks = [
+        check for check in sorted(CHECKS.names()) if any(check in found["flags"] for found in data["sick"].values())
+    ]
+    quiet = [check for check in sorted(CHECKS.names()) if check not in checks]
     rows = [
         [
             name,
