@@ -72,5 +72,12 @@ def test_each_remedy_is_asked_for_once():
     found = verdict(
         [finding(Family.MASKED, Level.FAIL, "surrogate"), finding(Family.MASKED, Level.WARN, "surrogate", "b")]
     )
-    assert found.remedies == (Remedy(name="surrogate"),)
+    assert found.remedies == (Remedy(name="surrogate"), Remedy(name="gradient-free first"))
     assert Verdict.from_record(found.to_record()) == found
+
+
+def test_masked_gradients_are_searched_around_whichever_check_saw_them():
+    masked = verdict([finding(Family.MASKED, Level.FAIL, "estimated gradients")])
+    assert [each.name for each in masked.remedies] == ["estimated gradients", "surrogate", "gradient-free first"]
+    flat = verdict([finding(Family.LOSS, Level.FAIL, "scaled objective")])
+    assert [each.name for each in flat.remedies] == ["scaled objective"]

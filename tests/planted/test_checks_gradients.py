@@ -123,10 +123,18 @@ def test_a_temperature_is_seen_whatever_is_ascended(name: str) -> None:
     assert control(name, "saturation").level is control(name, "objectives").level is Level.PASS
 
 
+def test_a_flat_cross_entropy_matters_where_it_is_ascended() -> None:
+    network = HONEST["logits-times-10"].make(0)
+    flat, fine = (one("zero-gradient", network, 0.1, objective=each) for each in ("ce", "scaled-ce"))
+    assert (flat.level, flat.family, fine.level) == (Level.WARN, Family.LOSS, Level.PASS)
+    assert sick("tempered-1e3", "zero-gradient").level is Level.WARN  # over half of them, so it is told anyway
+
+
 def test_probabilities_are_told() -> None:
     mild, sharp = (sick(name, "output-range") for name in ("probabilities", "sharp-probabilities"))
     assert (mild.level, mild.family, mild.statistic, mild.examples) == (Level.WARN, Family.LOSS, 0.0, ())
     assert sharp.level is Level.WARN and sharp.statistic is not None and sharp.statistic > 0.9
+    assert mild.remedy is None and sharp.remedy is not None and sharp.remedy.text == "behind the softmax"
     assert control("probabilities", "output-range").level is Level.PASS
 
 

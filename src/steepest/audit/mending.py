@@ -31,14 +31,17 @@ from steepest.models.confirmed import Confirmed
 from steepest.models.objectives import Targeted, objective_of
 
 _SLOPES: tuple[tuple[str, int | None], ...] = (
+    ("pgd(steps=20, restarts=4)", None),
     ("apgd(steps=30)", None),
-    ("apgd(steps=20, targets=1)", 0),
-    ("apgd(steps=20, targets=1)", 1),
-    ("apgd(steps=20, targets=1)", 2),
+    *(("apgd(steps=20, targets=1)", rank) for rank in range(5)),
 )
-"""What follows the slopes of a mended model, with the rank of the class that it aims at."""
+"""What follows the slopes of a mended model, with the rank of the class that it aims at.
 
-_FREE: tuple[tuple[str, int | None], ...] = (("square(queries=1000, rescale=True)", None),)
+PGD keeps its step and its way where only the slopes are mended and values stay as flat as the model's; APGD would go
+back to where it began.
+"""
+
+_FREE: tuple[tuple[str, int | None], ...] = (("square(queries=2000, rescale=True)", None),)
 """What searches without slopes."""
 
 _FIRST = 1 << 10

@@ -167,7 +167,8 @@ class Verdict:
         believable: whether a number may rest on what was measured.
         reasons: in order of weight, one sentence each.
         next: the next thing to do.
-        remedies: what the findings ask for, each once, in the order of the reasons.
+        remedies: what the findings ask for, each once, in the order of the reasons; where gradients are masked also
+            a surrogate and a search without gradients.
 
     >>> from steepest.diagnose.verdict import verdict
     >>> verdict([]).believable

@@ -44,6 +44,7 @@ class Mended:
 
 SCALED, PEELED, EXPECTATION, SURROGATE = "scaled objective", "behind the softmax", "expectation", "surrogate"
 AVERAGED, ESTIMATED, FREE = "averaged gradients", "estimated gradients", "gradient-free first"
+STEPS = "more steps"
 
 REMEDIES = {
     SCALED: "ascend scaled-ce, which does not saturate, instead of the objective asked for",
@@ -53,6 +54,7 @@ REMEDIES = {
     AVERAGED: "follow the mean gradient over a neighbourhood (draws=10, radius=0.25 of the budget)",
     ESTIMATED: "follow differences of values over a wide step (samples=64, reach=0.25 of the budget)",
     FREE: "search without gradients, with the effort that gradients would have had",
+    STEPS: "follow the model's own gradients with many steps, and towards several classes",
 }
 """What a finding may ask for; whoever applies it says so."""
 
@@ -60,10 +62,11 @@ REMEDIES = {
 def mended(
     model: Model, objective: ObjectiveChoice, remedies: Sequence[Remedy], region: Region, stream: Stream
 ) -> tuple[Mended, ...]:
-    """Return the ways to search once more that remedies ask for, each once.
+    """Return the ways to search once more that remedies ask for, each once, cheap ones first.
 
     Objective, expectation and surrogate change what is searched in, and hold for the ways that follow gradients of
-    another kind: those are averaged, or estimated, in the surrogate of the expectation.
+    another kind: those are averaged, or estimated, in the surrogate of the expectation. Cross-entropy is never what a
+    second search ascends: it may be flat where something else was seen first, as behind a softmax.
 
     Args:
         region: of examples whose budget is typical; widths of steps are taken from it.
@@ -76,7 +79,7 @@ def mended(
         if name not in REMEDIES:
             raise unknown("remedy", name, REMEDIES)
     base = Mended(name="mended", model=model, objective=objective)
-    if SCALED in asked and objective != "scaled-ce":
+    if (SCALED in asked and objective != "scaled-ce") or (asked and objective == "ce"):
         base = replace(base, objective="scaled-ce", changes=(f"scaled-ce is ascended instead of {objective}",))
     seen = behind_softmax(base.model, region.x) if PEELED in asked else None
     if seen is not None:
@@ -87,15 +90,17 @@ def mended(
         draws = asked[EXPECTATION].get("draws", 20)
         change = f"answers and gradients are means over {draws} draws"
         base = base.asked(base.model.asked_by(Expected(draws)), "expectation", change)
+    if STEPS in asked and not base.changes:
+        base = base.asked(base.model, "more steps", "many steps follow the model's own gradients")
     ways = [base] if base.changes else []
+    if FREE in asked:
+        ways.append(replace(base.asked(base.model, "gradient-free", "no gradient is used"), free=True))
     if AVERAGED in asked:
         oracle = Averaged(**asked[AVERAGED])
         change = f"gradients are means over {oracle.draws} points within {oracle.radius:g} of the budget"
         ways.append(base.asked(base.model.asked_by(oracle), "averaged gradients", change))
     if ESTIMATED in asked:
         ways.append(_estimated(base, region, stream, **asked[ESTIMATED]))
-    if FREE in asked:
-        ways.append(replace(base.asked(base.model, "gradient-free", "no gradient is used"), free=True))
     return tuple(ways)
 
 

@@ -29,6 +29,9 @@ _SEVERITY = {Level.FAIL: 0, Level.WARN: 1}
 _WARNS = (Family.UNFINISHED, Family.ONE_STEP)
 """What a WARN is enough for; of the others only a FAIL."""
 
+_EVERY = (Remedy(name="surrogate"), Remedy(name="gradient-free first"))
+"""Asked for wherever gradients are masked: which check saw it first, or had the time to, should not decide."""
+
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
     """Return the verdict that findings add up to.
@@ -54,7 +57,7 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
         believable=all(each.level is not Level.FAIL for each in ran),
         reasons=tuple(f"{each.check}: {each.says}" for each in bad),
         next=_next(family, bad),
-        remedies=_remedies(bad),
+        remedies=_remedies(bad, masked=family is Family.MASKED),
     )
 
 
@@ -74,9 +77,9 @@ def _next(family: Family | None, bad: Sequence[Finding]) -> str:
     return "Ask the other side: a certificate, or --assure for a bound on what a full protocol would still find."
 
 
-def _remedies(bad: Sequence[Finding]) -> tuple[Remedy, ...]:
+def _remedies(bad: Sequence[Finding], *, masked: bool) -> tuple[Remedy, ...]:
     found: dict[str, Remedy] = {}
-    for each in bad:
-        if each.remedy is not None:
-            found.setdefault(each.remedy.text, each.remedy)
+    for remedy in (*(each.remedy for each in bad), *(_EVERY if masked else ())):
+        if remedy is not None:
+            found.setdefault(remedy.text, remedy)
     return tuple(found.values())

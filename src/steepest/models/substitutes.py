@@ -50,12 +50,15 @@ def soft_step(x: Tensor) -> Tensor:
 
 
 def soft_choice(scores: Tensor, axis: int) -> Tensor:
-    """Return softmax of scores over the gap of the best two, so that a sure choice has a slope as well."""
+    """Return softmax of scores over a quarter of the gap of the best two.
+
+    A sure choice has a slope as well, and most of it is that of the two: wider ones follow classes out of reach.
+    """
     if scores.shape[axis] < 2:
         return scores.softmax(axis)
     best = scores.detach().topk(2, axis)[0]
     gap = (best.narrow(axis, 0, 1) - best.narrow(axis, 1, 1)).clamp_min(1e-6)
-    return (scores / gap).softmax(axis)
+    return (4 * scores / gap).softmax(axis)
 
 
 def _rounded(scene: Scene, call: Call) -> Any:

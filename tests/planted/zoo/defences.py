@@ -20,15 +20,19 @@ def _around(kind: type[wrappers.Around], setting: object) -> Callable[[nn.Module
 MASKING = (
     Defence(
         name="quantised-16",
+        what="inputs rounded to 16 levels",
         group="masking",
         make=_around(wrappers.Quantised, 16),
         control=_around(wrappers.Quantised, None),
         flagged_by=_BLIND,
         remedy="straight-through gradients for the rounding",
-        note="Rounding to any number of levels has no slope; the control does not round.",
+        epsilon=3 / 16,
+        note="Rounding has no slope at any number of levels. The scans lie on these, so that whole levels of a budget "
+        "count: three here, and of 0.15 two, as if that were 0.125.",
     ),
     Defence(
         name="quantised-5",
+        what="inputs rounded to 5 levels",
         group="masking",
         make=_around(wrappers.Quantised, 5),
         control=_around(wrappers.Quantised, None),
@@ -37,6 +41,7 @@ MASKING = (
     ),
     Defence(
         name="thermometer",
+        what="each input as indicators of the levels that it exceeds",
         group="masking",
         make=lambda _: trained.thermometer(0.0),
         control=lambda _: trained.thermometer(1.0),
@@ -46,6 +51,7 @@ MASKING = (
     ),
     Defence(
         name="detached",
+        what="the input is cut off the graph",
         group="masking",
         make=_around(wrappers.Detached, True),
         control=_around(wrappers.Detached, False),
@@ -54,6 +60,7 @@ MASKING = (
     ),
     Defence(
         name="decision-only",
+        what="answers the predicted class as a one-hot vector",
         group="masking",
         make=_around(wrappers.Hard, True),
         control=_around(wrappers.Hard, False),
@@ -62,6 +69,7 @@ MASKING = (
     ),
     Defence(
         name="compressed",
+        what="coefficients of a cosine transform are rounded, as in JPEG",
         group="masking",
         make=_around(wrappers.Compressed, 0.25),
         control=_around(wrappers.Compressed, None),
@@ -70,15 +78,17 @@ MASKING = (
     ),
     Defence(
         name="winners-only",
+        what="of each layer only the largest tenth of the units passes",
         group="masking",
         make=lambda _: trained.winners(0.1),
         control=lambda _: trained.winners(1.0),
         flagged_by=("segment",),
-        remedy="gradients averaged over noise",
+        remedy="differences of values over the whole budget, and a search without gradients",
         own_weights=True,
     ),
     Defence(
         name="saturated",
+        what="a first layer so steep that it is flat nearly everywhere",
         group="masking",
         make=lambda network: trained.saturated(network, 1000.0),
         control=lambda network: trained.saturated(network, 0.1),
@@ -89,6 +99,7 @@ MASKING = (
     ),
     Defence(
         name="nan-gradient",
+        what="adds nothing, with a slope 0·∞",
         group="masking",
         make=_around(wrappers.NoSlope, 0.0),
         control=_around(wrappers.NoSlope, 1e-3),
@@ -97,24 +108,27 @@ MASKING = (
     ),
     Defence(
         name="shattered",
+        what="adds a tiny wave of high frequency to the input",
         group="masking",
         make=_around(wrappers.Shattered, 0.02),
         control=_around(wrappers.Shattered, 0.0),
         flagged_by=("finite-differences", "alignment", "gradient-free"),
-        remedy="gradients averaged over noise, or a search without gradients",
+        remedy="differences of values over the whole budget, or a search without gradients",
         note="Slopes of random sign nearly cancel along a segment, so its residual falls with the points taken on it.",
     ),
     Defence(
         name="shattered-logit",
+        what="adds a tiny wave of high frequency to the largest logit",
         group="masking",
         make=_around(wrappers.ShatteredLogit, 1e-3),
         control=_around(wrappers.ShatteredLogit, 0.0),
         flagged_by=("finite-differences", "alignment", "gradient-free"),
-        remedy="gradients averaged over noise, or a search without gradients",
+        remedy="differences of values over the whole budget, or a search without gradients",
         note="Slopes of random sign nearly cancel along a segment, so its residual falls with the points taken on it.",
     ),
     Defence(
         name="negated-slope",
+        what="a custom backward that negates the gradient",
         group="masking",
         make=_around(wrappers.WrongSlope, -1.0),
         control=_around(wrappers.WrongSlope, 1.0),
@@ -123,6 +137,7 @@ MASKING = (
     ),
     Defence(
         name="random-slope",
+        what="a custom backward that answers noise",
         group="masking",
         make=_around(wrappers.WrongSlope, None),
         control=_around(wrappers.WrongSlope, 1.0),
@@ -135,6 +150,7 @@ ARTEFACTS = (
     *(
         Defence(
             name=f"tempered-{factor:.0e}".replace("+0", ""),
+            what=f"logits times {factor:,.0f}",
             group="loss artefact",
             make=_around(wrappers.Tempered, factor),
             control=_around(wrappers.Tempered, 10.0),
@@ -145,6 +161,7 @@ ARTEFACTS = (
     ),
     Defence(
         name="probabilities",
+        what="answers probabilities",
         group="loss artefact",
         make=_around(wrappers.Probabilities, 1.0),
         control=_around(wrappers.Probabilities, None),
@@ -154,16 +171,18 @@ ARTEFACTS = (
     ),
     Defence(
         name="sharp-probabilities",
+        what="answers probabilities of logits a hundred times as large",
         group="loss artefact",
         make=_around(wrappers.Probabilities, 100.0),
         control=_around(wrappers.Probabilities, None),
-        flagged_by=("output-range", "zero-gradient", "noise", "gradient-free", "surrogate"),
+        flagged_by=("output-range", "zero-gradient", "surrogate"),
         remedy="the logits before the softmax",
         note="Most outputs are exactly 0 and 1, so their logarithm says no more than the decision does.",
     ),
     *(
         Defence(
             name=f"distilled-{temperature}",
+            what=f"a student distilled at temperature {temperature}, which answers logits {temperature} times as large",
             group="loss artefact",
             make=lambda network, temperature=temperature: trained.distilled(network, float(temperature)),
             control=lambda network: trained.distilled(network, 1.0),
@@ -178,6 +197,7 @@ ARTEFACTS = (
 OVERFITTED = (
     Defence(
         name="overfitted",
+        what="trained on single steps of FGSM, and on nothing else",
         group="overfitted",
         make=lambda _: trained.overfitted(0.4),
         control=lambda _: trained.overfitted(0.1),
@@ -192,6 +212,7 @@ OVERFITTED = (
 RANDOM = (
     Defence(
         name="noisy",
+        what="adds Gaussian noise to the input",
         group="random or stateful",
         make=_around(wrappers.Noisy, 0.1),
         control=_around(wrappers.Noisy, 0.0),
@@ -201,6 +222,7 @@ RANDOM = (
     ),
     Defence(
         name="dropping",
+        what="leaves dropout on",
         group="random or stateful",
         make=_around(wrappers.Dropping, 0.1),
         control=_around(wrappers.Dropping, 0.0),
@@ -210,6 +232,7 @@ RANDOM = (
     ),
     Defence(
         name="batch-norm-training",
+        what="leaves batch normalisation in training mode",
         group="random or stateful",
         make=lambda network: trained.in_training(network, True),
         control=lambda network: trained.in_training(network, False),
@@ -219,6 +242,7 @@ RANDOM = (
     ),
     Defence(
         name="counting",
+        what="answers wrongly once it has been asked often",
         group="random or stateful",
         make=_around(wrappers.Counting, 1000),
         control=_around(wrappers.Counting, math.inf),
@@ -231,6 +255,7 @@ RANDOM = (
 HARMLESS = (
     Defence(
         name="straight-through",
+        what="inputs rounded to 8 levels, with the identity for a slope",
         group="harmless surrogate",
         make=_around(wrappers.StraightThrough, 8),
         control=_around(wrappers.StraightThrough, 4096),
@@ -240,6 +265,7 @@ HARMLESS = (
     ),
     Defence(
         name="median",
+        what="a median filter in front",
         group="harmless surrogate",
         make=lambda network: trained.smoothed_out(network, 3),
         control=lambda network: trained.smoothed_out(network, 1),
@@ -250,6 +276,7 @@ HARMLESS = (
     ),
     Defence(
         name="hash-gated",
+        what="adds one of seven fixed vectors, chosen by a hash of the input",
         group="harmless surrogate",
         make=_around(wrappers.HashGated, 1.5),
         control=_around(wrappers.HashGated, 0.0),
@@ -259,6 +286,7 @@ HARMLESS = (
     ),
     Defence(
         name="rejecting",
+        what="an eleventh class for inputs of which it is not sure",
         group="another success",
         make=_around(wrappers.Rejecting, 1.0),
         control=_around(wrappers.Rejecting, -1e4),

@@ -21,6 +21,7 @@ class Defence:
     """A defence that protects nothing, or that cannot be measured as it is.
 
     Attributes:
+        what: it does, in a few words for a reader of the documentation.
         make: from a base network, the defence around it.
         control: the same construction with a harmless parameter.
         epsilon: of the L∞ budget that it is judged at; the base loses most of its accuracy there.
@@ -33,6 +34,7 @@ class Defence:
     """
 
     name: str
+    what: str
     group: Group
     make: Callable[[nn.Module], nn.Module]
     control: Callable[[nn.Module], nn.Module]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from steepest.diagnose.check import check
-from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
+from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.precision import precise
 from steepest.diagnose.probe import Probe
 from steepest.landscape.alignment import gradient_alignment
@@ -50,6 +50,7 @@ def alignment(probe: Probe) -> Judgement:
         threshold=LOST if fitted and not turns else LEAST,
         flagged=flagged if bad else None,
         advice=_advice(turns=turns) if bad else "",
+        remedy=Remedy(name="more steps") if fitted else None,
         picture=Picture(
             kind="lines",
             title="Direction of the gradient",

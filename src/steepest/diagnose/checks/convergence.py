@@ -10,7 +10,7 @@ from torch import Tensor
 from steepest.basis.errors import ModelError
 from steepest.basis.shares import interval
 from steepest.diagnose.check import check
-from steepest.diagnose.contract import Family, Judgement, Level, NotRun
+from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
 from steepest.diagnose.probe import WHITE_BOX, Climbed, Probe, Traces
 from steepest.diagnose.searches import require_gradient, searched
 
@@ -58,6 +58,7 @@ def convergence(probe: Probe) -> Judgement:
         advice="The number still falls with more steps: take the preset thorough, or more steps and restarts."
         if unfinished
         else "",
+        remedy=Remedy(name="more steps") if unfinished else None,
         of=rows.numel(),
     )
 
@@ -83,6 +84,7 @@ def _of_audit(traces: Traces, broken: Tensor, count: int) -> Judgement:
         advice="The number still falls with more effort: take the preset thorough, or more steps and restarts."
         if unfinished
         else "",
+        remedy=Remedy(name="more steps") if unfinished else None,
         of=count,
     )
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from steepest.diagnose.check import check
-from steepest.diagnose.contract import Family, Judgement, Level, NotRun
+from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
 from steepest.diagnose.probe import Probe
 
 
@@ -39,4 +39,5 @@ def output_range(probe: Probe) -> Judgement:
         threshold=0.0,
         flagged=rounded if share else None,
         advice="Hand over the logits before the softmax: a probability that is rounded to 0 or 1 has no gradient.",
+        remedy=Remedy(name="behind the softmax") if share else None,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
 from steepest.diagnose.check import check
-from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
+from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
 
 MANY = "pgd(steps=20)"
@@ -60,6 +60,7 @@ def single_step(probe: Probe) -> Judgement:
         threshold=0.0 if failed else RISE,
         flagged=None if level is Level.PASS else flagged,
         advice=advice,
+        remedy=None if level is Level.PASS else Remedy(name="surrogate" if failed else "more steps"),
         picture=_picture(probe, ((0.0, 1.0), (QUARTER, near), (1.0, held)), left),
         of=len(rows),
         family=Family.MASKED if failed else None,

@@ -14,6 +14,7 @@ from steepest.diagnose.probe import Probe
 from steepest.diagnose.searches import LIKELY, beyond_gradients, found_by_gradients, late, require_gradient
 from steepest.models.confirmed import Confirmed
 from steepest.models.model import Model
+from steepest.models.peeled import behind_softmax
 from steepest.models.surrogate import found_obstacles, surrogate
 
 CALLS = ("pgd(steps=20)", "apgd(steps=20)")
@@ -62,8 +63,13 @@ def through_surrogate(probe: Probe) -> Judgement:
 
 
 def twin_of(probe: Probe) -> Model:
-    """Return the surrogate, whose successes the model itself confirms."""
-    return probe.once("twin", lambda: surrogate(probe.model).asked_by(Confirmed(probe.model)))
+    """Return the surrogate, behind the last softmax if there is one; the model itself confirms its successes."""
+
+    def made() -> Model:
+        seen = behind_softmax(probe.model, probe.x)
+        return surrogate(probe.model if seen is None else seen).asked_by(Confirmed(probe.model))
+
+    return probe.once("twin", made)
 
 
 def through_twin(probe: Probe, rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from steepest.basis.errors import ModelError
 from steepest.diagnose.check import check
+from steepest.diagnose.checks.saturation import MOST, ascends_cross_entropy
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
 
@@ -21,7 +22,10 @@ OBJECTIVES = ("ce", "margin", "scaled-ce")
     source="Athalye, Carlini & Wagner 2018; Carlini & Wagner 2017, on cross-entropy that saturates",
 )
 def zero_gradient(probe: Probe) -> Judgement:
-    """FAIL where max |∂m/∂x| = 0 for over 1 % of the examples right at x, WARN where that of CE is for over 5 %."""
+    """FAIL where max |∂m/∂x| = 0 for over 1 % of the examples right at x, WARN where that of CE is for over 5 %.
+
+    Where the number at hand does not rest on cross-entropy, its gradient is a WARN from 50 % on.
+    """
     rows = probe.require_right()
     try:
         zero = {name: (probe.at_x(name).size == 0) & probe.right & probe.at_x(name).finite for name in OBJECTIVES}
@@ -49,15 +53,17 @@ def zero_gradient(probe: Probe) -> Judgement:
             picture=picture,
             of=rows.numel(),
         )
-    level = Level.WARN if share["ce"] > CE else Level.PASS
+    ascended = ascends_cross_entropy(probe)
+    limit = CE if ascended else MOST
+    level = Level.WARN if share["ce"] > limit else Level.PASS
     return Judgement(
         level=level,
         says=f"share of inputs with a gradient of exactly zero: {listed}",
         statistic=share["ce"] if level is Level.WARN else share["margin"],
-        threshold=CE if level is Level.WARN else MARGIN,
+        threshold=limit if level is Level.WARN else MARGIN,
         flagged=zero["ce"] if level is Level.WARN else None,
         advice="Cross-entropy saturates; the default objective, scaled-ce, does not." if level is Level.WARN else "",
-        remedy=Remedy(name="scaled objective") if level is Level.WARN else None,
+        remedy=Remedy(name="scaled objective") if level is Level.WARN and ascended else None,
         picture=picture,
         of=rows.numel(),
         family=Family.LOSS if level is Level.WARN else None,
