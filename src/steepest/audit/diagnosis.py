@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ SHARE, LEAST = 0.15, 10.0
 CHECKS = 0.85
 """The checks' part of those seconds; what is left of them is for the pictures."""
 
+_MENDED = (
+    "The search was mended once, as said beside the number. That is evidence, and no proof: what hid one gradient may "
+    "hide more. Remove what hides it and audit that, attack by means made for this model, or ask for a certificate."
+)
 _DRAW = 1 << 22
 """The examples' stream that decides who is asked about."""
 
@@ -52,6 +57,8 @@ def diagnose(folder: RunFolder, job: Job, progress: Progress) -> None:
     findings, notes, seen = _examined(job, table, stages, progress)
     word = verdict(findings)
     changes = mend(folder, job, word.remedies, table, progress)
+    if changes:
+        word = replace(word, next=_MENDED)
     folder.keep_diagnosis(
         {
             "verdict": word.to_record(),

@@ -121,7 +121,7 @@ def _tried(
         first=_FIRST * (order + 1),
     )
     columns: dict[str, list[Any]] = {name: [] for name in RECORD.names}
-    total = Stage(name=way.name, epsilon=cascade.epsilons[0], notes=way.changes)
+    total = Stage(name=way.name, epsilon=cascade.epsilons[0])
     progress.begin(way.name, len(ids))
     try:
         for number, part in enumerate(torch.split(ids, job.plan.shard_size)):

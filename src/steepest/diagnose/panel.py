@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -66,8 +65,9 @@ def examine(
 
 def _finding(check: Check, probe: Probe, left_out: str | None) -> Finding:
     begin, forwards, backwards = time.perf_counter(), probe.asked.forwards, probe.asked.backwards
-    with _same_numbers(probe.seed):
-        judged = _judged(check, probe) if left_out is None else _not_run(left_out)
+    # What a check finds does not depend on which ran before it, also where the model draws random numbers.
+    torch.manual_seed(probe.seed)  # inside `borrowed`, which puts the global state back
+    judged = _judged(check, probe) if left_out is None else _not_run(left_out)
     flagged = judged.flagged
     return Finding(
         check=check.name,
@@ -105,10 +105,3 @@ def _judged(check: Check, probe: Probe) -> Judgement:
 
 def _not_run(reason: str) -> Judgement:
     return Judgement(level=Level.NOT_RUN, says=reason, family=Family.INFORMATION, of=0)
-
-
-@contextmanager
-def _same_numbers(seed: int) -> Iterator[None]:
-    """What a check finds does not depend on which ran before it, also where the model draws random numbers."""
-    torch.manual_seed(seed)  # inside `borrowed`, which puts the global state back
-    yield

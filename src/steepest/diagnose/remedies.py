@@ -94,7 +94,7 @@ def mended(
         base = base.asked(base.model, "more steps", "many steps follow the model's own gradients")
     ways = [base] if base.changes else []
     if FREE in asked:
-        ways.append(replace(base.asked(base.model, "gradient-free", "no gradient is used"), free=True))
+        ways.append(replace(base, name="gradient-free", free=True, changes=("no gradient is used",)))
     if AVERAGED in asked:
         oracle = Averaged(**asked[AVERAGED])
         change = f"gradients are means over {oracle.draws} points within {oracle.radius:g} of the budget"
