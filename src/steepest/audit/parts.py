@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from steepest.audit.places import Place
-from steepest.audit.store import RunFolder
+from steepest.audit.store import AFTERWARDS_FILES, RunFolder
 from steepest.basis.errors import IncompleteError, UsageError
 
 
@@ -103,7 +103,7 @@ def _copy(source: RunFolder, target: RunFolder, lacking: set[int], wanted: Seque
     """Copy the shards that are wanted, each after its pictures: the records are the commit."""
     kept: dict[int, list[Place]] = {}
     for place in source.arrays("*-*.npz"):
-        if "assured" not in place.name:
+        if not AFTERWARDS_FILES & set(place.name.split("-")):  # those are of no shard
             kept.setdefault(int(place.name.removesuffix(".npz").rpartition("-")[2]), []).append(place)
     for shard in wanted:
         if shard not in lacking:

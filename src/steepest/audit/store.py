@@ -25,6 +25,9 @@ from steepest.basis.errors import DataError, IncompleteError, UsageError
 Shard = int | Literal["mended", "assured"]
 """A shard of the cascade; what a mended search found on the survivors of all shards; the full protocol, on a sample."""
 
+AFTERWARDS_FILES = {"mended", "assured"}
+"""What files of the run are called that belong to no shard."""
+
 _PLAN_KEY, _STAGES_KEY = b"steepest_plan", b"steepest_stages"
 _CONNECTIONS = 16
 

@@ -12,6 +12,7 @@ CLEAN = "no sign of masking found"
 UNKNOWN = "not diagnosed"
 """The word where no check could run."""
 
+_UNKNOWN_NEXT = "Run the same command again, without --no-diagnose and --shard: finished shards stay."
 _NEXT = {
     Family.MASKED: "Attack again without trusting the gradient: through a surrogate of the layers named below, with "
     "averaged or estimated gradients, and with a gradient-free search (square, relay); report the lower number.",
@@ -45,7 +46,7 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
     """
     ran = [each for each in findings if each.level is not Level.NOT_RUN]
     if not ran:
-        return Verdict(word=UNKNOWN, believable=False, reasons=(), next="Run the checks: steepest diagnose.")
+        return Verdict(word=UNKNOWN, believable=False, reasons=(), next=_UNKNOWN_NEXT)
     signs = [each for each in ran if _is_sign(each)]
     family = next((each for each in _ORDER if any(sign.family is each for sign in signs)), None)
     bad = sorted(
