@@ -141,7 +141,7 @@ def test_a_finished_run_takes_another_sample_and_keeps_its_shards(tmp_path):
         run, fresh = (audited(count, tmp_path / name, save=True) for name in ("run", f"fresh {count}"))
         assert run.records() == fresh.records() != before
         assert run.summary["assured"] == fresh.summary["assured"]
-        assert f"assure={count})" in run.summary["command"]
+        assert f"assure={count}" in run.summary["command"]
         manifests = [RunFolder(each.folder).manifest() for each in (run, fresh)]
         assert manifests[0]["plan"] == manifests[1]["plan"] and manifests[0]["plan_hash"] == manifests[1]["plan_hash"]
         # Pictures that a larger sample left behind are not shown as if they were of this one.

@@ -45,3 +45,10 @@ def test_a_saturated_softmax_has_no_slope_and_what_is_behind_it_has():
 )
 def test_what_does_not_end_in_a_softmax_is_left_alone(network):
     assert behind_softmax(st.Model(network), X) is None
+
+
+def test_networks_in_half_precision():
+    half = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(dim=1)).to(torch.bfloat16).eval()
+    seen = behind_softmax(st.Model(half), X)
+    assert seen is not None
+    assert (seen.logits(X).argmax(1) == st.Model(half).logits(X).argmax(1)).all()

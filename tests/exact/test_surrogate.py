@@ -427,3 +427,10 @@ def test_plain_functions_are_refused_and_what_leaves_torch_is_said() -> None:
         asked(st.surrogate(blind), x, y)
     inside = st.surrogate(lambda x: base()(Through.apply(x)))
     assert (asked(inside, x, y).size > 0).all()
+
+
+def test_a_clamp_whose_bound_is_a_tensor():
+    bound = torch.tensor(0.5)
+    model = st.surrogate(st.Model(lambda x: torch.stack([x.clamp(max=bound).sum(1), 1 - x.sum(1)], 1)))
+    found = model.evaluate(torch.full((2, 3), 0.25), torch.tensor([0, 1]), Margin(), need=Need.GRADIENT)
+    assert (found.gradient != 0).all()

@@ -13,7 +13,7 @@ from steepest.attacks.contract import Attack
 from steepest.attacks.fitting import serves
 from steepest.attacks.recipes import ATTACKS
 from steepest.audit.cascade import Cascade
-from steepest.audit.contract import RECORD, Stage, sample_key
+from steepest.audit.contract import RECORD, Stage
 from steepest.audit.data import pixel_hash
 from steepest.audit.merging import ASSURANCE
 from steepest.audit.order import Job
@@ -65,7 +65,7 @@ def assure(folder: RunFolder, job: Job, progress: Progress) -> None:
         IncompleteError: shards are missing, or no space is left.
     """
     plan = job.plan
-    key = sample_key(plan.digest(), plan.assure)
+    key = folder.sample_key(plan.digest(), plan.assure)
     if not plan.assure or folder.done("assured", key):
         return
     full, sample = _full(job), _sample(folder, job)

@@ -65,6 +65,9 @@ BLIND = ("zero_gradient", "nonfinite")
 class Plan:
     """Everything that decides the records of a run; two runs with equal plans have equal records.
 
+    What a mended search adds to them depends on what the checks found in the time they were given, so not on the plan
+    alone.
+
     Attributes:
         model, data: sha256 of what is attacked and of the examples.
         input: how the model is used: box, normalisation, mode, device, output form, and a hash of its predictions
@@ -131,9 +134,9 @@ class Plan:
         return found
 
 
-def sample_key(digest: str, count: int) -> str:
-    """Return what names the sample of `count` survivors of the run with a plan's digest."""
-    return f"{digest} {count}"
+def sample_key(digest: str, count: int, *, mended: bool) -> str:
+    """Return what names the sample of `count` survivors of the run with a plan's digest, and of its mended search."""
+    return f"{digest} {count}" + (" mended" if mended else "")
 
 
 def mended_key(digest: str) -> str:

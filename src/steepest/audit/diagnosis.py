@@ -19,7 +19,7 @@ from steepest.audit.rungs import drawn
 from steepest.audit.store import RunFolder
 from steepest.basis.progress import Progress
 from steepest.basis.streams import Stream
-from steepest.diagnose.contract import Finding
+from steepest.diagnose.contract import Finding, Level
 from steepest.diagnose.panel import FEW, examine, named
 from steepest.diagnose.probe import Climbed, Probe, Traces
 from steepest.diagnose.scenery import scenery
@@ -50,13 +50,13 @@ def diagnose(folder: RunFolder, job: Job, progress: Progress) -> None:
     Raises:
         IncompleteError: shards are missing, or no space is left.
     """
-    if not job.plan.diagnose or folder.diagnosis() is not None:
+    if not job.plan.diagnose or folder.diagnosed:
         return
     shards = -(-len(job.subject.ids) // job.plan.shard_size)
-    table, stages = folder.first(shards), folder.ledger(shards)
+    table, stages = folder.first(shards), folder.ledger(shards, first=True)
     findings, notes, seen = _examined(job, table, stages, progress)
     word = verdict(findings)
-    changes = mend(folder, job, word.remedies, table, progress)
+    changes = mend(folder, job, word.remedies, table, progress, repaired=_gradients_only(findings))
     if changes:
         word = replace(word, next=_MENDED)
     folder.keep_diagnosis(
@@ -68,6 +68,13 @@ def diagnose(folder: RunFolder, job: Job, progress: Progress) -> None:
             "mended": bool(changes),
             "changes": list(changes),
         }
+    )
+
+
+def _gradients_only(findings: Sequence[Finding]) -> bool:
+    """Whether what could not be measured are the gradients, of most examples: then a surrogate's are a measurement."""
+    return any(
+        each.check == "gradients" and each.level is Level.FAIL and (each.statistic or 0.0) >= 0.5 for each in findings
     )
 
 
@@ -86,7 +93,7 @@ def _examined(
         x,
         y,
         cascade.budgets[-1].rows(ids),
-        objective=cascade.objective,
+        objective=cascade.objective.rows(ids.to(x.device)),
         ids=ids.to(x.device),
         seed=job.plan.seed,
         seconds=limit / 4,

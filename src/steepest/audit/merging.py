@@ -12,9 +12,12 @@ from steepest.audit.contract import RECORD
 ASSURANCE = "assurance"
 """The stage of the full protocol, in the ledger and in `broken_by`."""
 
-_SUMS, _SIZES = ("forwards", "backwards", "unconfirmed"), ("radius", "radius_gauge")
+SUMS = ("forwards", "backwards", "unconfirmed")
+"""Fields that add up over searches."""
+
+_SIZES = ("radius", "radius_gauge")
 _POINT = ("adversarial_prediction", "gauge", "margin")
-_CHANGED = ("broken", "broken_by", "status", *_SUMS, *_SIZES, *_POINT)
+_CHANGED = ("broken", "broken_by", "status", *SUMS, *_SIZES, *_POINT)
 
 
 MENDED = "mended"
@@ -43,13 +46,14 @@ def merged(table: pa.Table, sample: pa.Table, stage: str) -> pa.Table:
 
 def _both(old: Mapping[str, Any], new: Mapping[str, Any], stage: str) -> dict[str, Any]:
     known = [[size for size in (old[name], new[name]) if size is not None] for name in _SIZES]
-    worse = new["broken"] or _margin(new) < _margin(old)
+    worse = (new["broken"] and not old["broken"]) or _margin(new) < _margin(old)
     by = new["broken_by"] if new["broken_by"] != "clean" else stage
+    by = old["broken_by"] if old["broken"] else by
     return {
-        "broken": new["broken"],
-        "broken_by": by if new["broken"] else None,
+        "broken": old["broken"] or new["broken"],
+        "broken_by": by if old["broken"] or new["broken"] else None,
         "status": _said(old["status"], new["status"], stage),
-        **{name: old[name] + new[name] for name in _SUMS},
+        **{name: old[name] + new[name] for name in SUMS},
         **{name: min(sizes, default=None) for name, sizes in zip(_SIZES, known, strict=True)},
         **{name: new[name] if worse else old[name] for name in _POINT},
     }

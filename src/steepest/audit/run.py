@@ -161,5 +161,6 @@ def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     return (
         f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
         f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, shard_size={plan.shard_size}, "
-        f"precision={plan.precision!r}, assure={plan.assure})  # {plan.count} examples"
+        f"precision={plan.precision!r}, save={plan.save}, assure={plan.assure}, diagnose={plan.diagnose})"
+        f"  # {plan.count} examples"
     )

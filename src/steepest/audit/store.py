@@ -179,6 +179,17 @@ class RunFolder:
             return None
         return found if found.get("plan_hash") == self.manifest()["plan_hash"] else None
 
+    @property
+    def diagnosed(self) -> bool:
+        """Whether a diagnosis of these records is there, and what its mended search found, whole."""
+        found = self.diagnosis()
+        return found is not None and not (found["mended"] and self._read_mended() is None)
+
+    def sample_key(self, digest: str, count: int) -> str:
+        """Return what names the sample of `count` survivors; those of a mended search are others."""
+        found = self.diagnosis()
+        return sample_key(digest, count, mended=found is not None and bool(found["mended"]))
+
     def keep_diagnosis(self, found: dict[str, Any]) -> None:
         """Write down what the diagnosis found; it is complete when this file is there."""
         self.write(self._diagnosis_path, _text({**found, "plan_hash": self.manifest()["plan_hash"]}))
@@ -199,10 +210,10 @@ class RunFolder:
             )
         return pa.concat_tables(parts).sort_by("example_id") if parts else RECORD.empty_table()
 
-    def ledger(self, shards: int) -> list[Stage]:
-        """Return the stages in order, each added up over all shards."""
+    def ledger(self, shards: int, *, first: bool = False) -> list[Stage]:
+        """Return the stages in order, each added up over all shards; `first` leaves out what was done afterwards."""
         total: dict[tuple[str, float], Stage] = {}
-        later = [part for part in (self._mended(), self._sample()) if part is not None]
+        later = [] if first else [part for part in (self._mended(), self._sample()) if part is not None]
         for part in (*self._parts(shards, self.manifest()["plan_hash"]), *later):
             for row in json.loads(part.schema.metadata.get(_STAGES_KEY, b"[]") if part else b"[]"):
                 stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
@@ -222,15 +233,29 @@ class RunFolder:
         return self.path / "results" / "diagnosis.json"
 
     def _mended(self) -> pa.Table | None:
-        """Read what a mended search found; None where nothing was mended, or the diagnosis is not complete."""
-        found = self.diagnosis()
-        return self._read(mended_key(found["plan_hash"]), "mended") if found is not None and found["mended"] else None
+        """Read what a mended search found; None where nothing was mended.
+
+        Raises:
+            IncompleteError: the file is missing or damaged; the same command again makes it anew.
+        """
+        if self.diagnosed:
+            found = self.diagnosis()
+            return self._read_mended() if found is not None and found["mended"] else None
+        if self.diagnosis() is None:
+            return None
+        raise IncompleteError(
+            f"{self.path} is incomplete: what its mended search found is missing. Run the same command again, without "
+            f"--shard and with --out {self.path}."
+        )
+
+    def _read_mended(self) -> pa.Table | None:
+        return self._read(mended_key(self.manifest()["plan_hash"]), "mended")
 
     def _sample(self) -> pa.Table | None:
         """Read the sample of survivors that was asked for last, None where none was, or it is missing."""
         manifest = self.manifest()
         count = manifest["plan"]["assure"]
-        return self._read(sample_key(manifest["plan_hash"], count), "assured") if count else None
+        return self._read(self.sample_key(manifest["plan_hash"], count), "assured") if count else None
 
     def _parts(self, shards: int, digest: str) -> list[pa.Table | None]:
         """Read all shards; a store answers many requests at once."""

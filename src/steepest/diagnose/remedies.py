@@ -84,7 +84,7 @@ def mended(
     seen = behind_softmax(base.model, region.x) if PEELED in asked else None
     if seen is not None:
         base = base.asked(seen, "behind the softmax", "the search sees the logits behind the last softmax")
-    if SURROGATE in asked:
+    if SURROGATE in asked and model.facts.answers == "gradient":
         base = base.asked(surrogate(base.model), "surrogate", "gradients pass through a surrogate")
     if EXPECTATION in asked:
         draws = asked[EXPECTATION].get("draws", 20)

@@ -31,34 +31,30 @@ def behind_softmax(model: Model, x: Tensor) -> Model | None:
     >>> seen.logits(torch.tensor([[0.75, 0.5]]))
     tensor([[   0., -750.]])
     """
-    peeled = Model(
-        Peeled(model.network), model.box, facts=replace(model.facts, outputs="logits"), oracles=model.oracles
-    )
-    with model.borrowed(seed=0), torch.no_grad():
-        ends = Peeled(model.network).ends_in_softmax(x[:1])
-    return peeled if ends else None
+    network = Peeled(model.network)
+    handle = Model(network, model.box, facts=replace(model.facts, outputs="logits"), oracles=model.oracles)
+    with handle.borrowed(seed=0), torch.no_grad():
+        handle.passed(x[:1])
+    return handle if network.ends_in_softmax else None
 
 
 @final
 class Peeled(nn.Module):
-    """A network whose last softmax answers its logarithm instead."""
+    """A network whose last softmax answers its logarithm instead; whether the last answer came from one is kept."""
 
     def __init__(self, inner: Network) -> None:
         super().__init__()
         self.inner = inner
+        self.hands_on = bool(getattr(inner, "hands_on", False))
+        self.ends_in_softmax = False
         self.training = False
-
-    def ends_in_softmax(self, x: Tensor) -> bool:
-        """Return whether the answer at `x` is what a softmax returned."""
-        with _Watch() as watch:
-            out = self.inner(x)
-        return watch.source(out) is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """Answer log p; of the probabilities themselves where no softmax returned them."""
         with _Watch() as watch:
             out: Tensor = self.inner(x)
         found = watch.source(out)
+        self.ends_in_softmax = found is not None
         if found is None:
             return out.clamp_min(torch.finfo(out.dtype).tiny).log()
         entered, dim = found

@@ -181,7 +181,7 @@ def _clamped(scene: Scene, call: Call) -> Any:
     """A clamp goes on beyond its ends, ever more slowly, and the more of an example is there the more it counts."""
     lower, upper, scale, shift = _bounds(call)
     source = scene.source(call)
-    if not followed(source) or upper is None or (lower is None and upper != 6):
+    if not followed(source) or upper is None or (lower is None and not (isinstance(upper, int | float) and upper == 6)):
         return call.run()
     x = source * scale + shift if scale != 1 else source
     over = (x - upper).relu()
