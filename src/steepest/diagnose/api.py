@@ -21,6 +21,10 @@ from steepest.diagnose.scenery import scenery
 from steepest.diagnose.verdict import verdict
 from steepest.models.inspection import inspected
 from steepest.models.model import Model, Network
+from steepest.models.objectives import objective_of
+
+PATIENCE = 9
+"""The panel may take so many times the seconds that it is given for searches without gradients."""
 
 
 @final
@@ -84,7 +88,8 @@ def diagnose(
         model: a `Model`; a bare module is taken with the box [0, 1].
         data: (x [N, *features], y int64 [N]).
         checks: names of `steepest list checks`; all if left out.
-        seconds: for the searches without gradients, all together.
+        seconds: for the searches without gradients, all together, and for the pictures; where the whole panel would
+            take nine times as long, fewer examples are examined, at least 16.
 
     Raises:
         UsageError: no example, an unknown check.
@@ -107,9 +112,18 @@ def diagnose(
     x, y, budget = x[rows], problem.y[rows], budget.fitted(tuple(x.shape)).rows(rows)
     handle = inspected(handle, x) if handle.facts.classes is None else handle
     panel = named(checks)
-    probe = Probe(handle, x, y, budget, objective=objective, seed=seed, seconds=seconds)
+    asked: dict[str, Any] = {"objective": objective_of(objective).rows(rows), "seed": seed, "seconds": seconds}
+    probe = Probe(handle, x, y, budget, **asked)
     with handle.borrowed(seed):
         foretold = estimate(probe, panel)
+    fewer = max(FEW, int(len(x) * PATIENCE * seconds / foretold))
+    if fewer < len(x):
+        notes = (*notes, f"the model is slow: {fewer} of {len(x)} examples are examined; more seconds allow more")
+        some = torch.arange(fewer, device=x.device)
+        x, y, budget = x[some], y[some], budget.rows(some)
+        asked["objective"] = asked["objective"].rows(some)
+        probe = Probe(handle, x, y, budget, **asked)
+        foretold *= fewer / int(rows.numel())
     told.say(f"{len(panel)} checks on {len(x)} examples: about {foretold:.0f} s")
     findings = tuple(examine(probe, panel, told))
     if len(x) < FEW:
@@ -119,7 +133,7 @@ def diagnose(
         verdict=verdict(findings),
         count=len(x),
         notes=notes,
-        scenery=scenery(probe) if checks is None else None,
+        scenery=scenery(probe, until=time.perf_counter() + seconds) if checks is None else None,
         estimated=foretold,
         seconds=time.perf_counter() - begin,
     )
