@@ -83,6 +83,6 @@ def _written(file: Path) -> Path:
 def _audited(file: Path, out: Path, executor: Executor) -> st.AuditRun:
     return st.audit(
         st.load("benchmarks.nets:resnet18"), file, st.Linf(1e-4), attacks=f"pgd(steps={STEPS})", batch_size=BATCH,
-        shard_size=BATCH, precision="exact",
+        shard_size=BATCH, precision="exact", diagnose=False,
         out=out, executor=executor, allow_chance=True,
     )  # fmt: skip

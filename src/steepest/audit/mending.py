@@ -41,7 +41,7 @@ PGD keeps its step and its way where only the slopes are mended and values stay 
 back to where it began.
 """
 
-_FREE: tuple[tuple[str, int | None], ...] = (("square(queries=2000, rescale=True)", None),)
+_FREE: tuple[tuple[str, int | None], ...] = (("square(queries=5000, rescale=True)", None),)
 """What searches without slopes."""
 
 _FIRST = 1 << 10
