@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import steepest as st
+from steepest.diagnose.contract import Finding
+from steepest.diagnose.probe import Probe
 from tests.app.material import ASK, COUNT, QUICK, answered, asked_json, refused, steepest
 
 pytestmark = pytest.mark.diagnosed
@@ -135,3 +137,21 @@ def test_black_boxes_are_not_called_masked() -> None:
     gradients = next(each for each in found.findings if each.check == "gradients")
     assert gradients.level.value == "not run"
     assert "scores only" in gradients.says
+
+
+def test_the_objective_at_hand_is_known_by_its_name() -> None:
+    """Checks that compare objectives must know which of them the number rests on."""
+    x = torch.rand(24, 6, generator=torch.Generator().manual_seed(0))
+    network = lambda points: 40 * points[:, :3] + 200 * (points[:, :3] > 0.5)  # noqa: E731
+    asked = {"checks": ["objectives"], "seconds": 1}
+    seen = list[object]()
+
+    def examined(probe: Probe, *_: object) -> list[Finding]:
+        seen.append(probe.objective)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steepest.diagnose.api.examine", examined)
+        for name in ("ce", "margin", "dlr"):
+            st.diagnose(network, (x, network(x).argmax(1)), st.Linf(0.05), objective=name, **asked)
+    assert seen == ["ce", "margin", "dlr"]

@@ -93,7 +93,7 @@ def _examined(
         x,
         y,
         cascade.budgets[-1].rows(ids),
-        objective=cascade.objective.rows(ids.to(x.device)),
+        objective=job.objective if isinstance(job.objective, str) else cascade.objective.rows(ids.to(x.device)),
         ids=ids.to(x.device),
         seed=job.plan.seed,
         seconds=limit / 4,

@@ -28,7 +28,7 @@ from steepest.budgets.region import Region
 from steepest.diagnose.contract import Remedy
 from steepest.diagnose.remedies import Mended, mended
 from steepest.models.confirmed import Confirmed
-from steepest.models.objectives import OBJECTIVES, Targeted, objective_of
+from steepest.models.objectives import Targeted, objective_of
 
 _SLOPES: tuple[tuple[str, int | None], ...] = (
     ("pgd(steps=20, restarts=4)", None),
@@ -125,9 +125,7 @@ def _ways(job: Job, remedies: Sequence[Remedy]) -> tuple[Mended, ...]:
     """Return the ways to search that serve this audit; those without slopes exist for some budgets only."""
     ids, x, _ = job.subject.first
     region = Region(job.cascade.budgets[-1].rows(ids), job.subject.model.box, x)
-    named = job.plan.target is None and job.plan.objective in OBJECTIVES.names()
-    objective = job.plan.objective if named else job.cascade.objective
-    made = mended(job.subject.model, objective, remedies, region, Stream.of(job.plan.seed, ids.to(x.device)))
+    made = mended(job.subject.model, job.objective, remedies, region, Stream.of(job.plan.seed, ids.to(x.device)))
     return tuple(way for way in made if _rungs(job, way))
 
 

@@ -25,7 +25,7 @@ from steepest.budgets.contract import Budget
 from steepest.budgets.epsilon import largest
 from steepest.models.contract import Objective
 from steepest.models.model import Model, Network
-from steepest.models.objectives import Targeted, objective_of
+from steepest.models.objectives import OBJECTIVES, Targeted, objective_of
 from steepest.models.prepare import prepared
 
 T = TypeVar("T")
@@ -119,6 +119,12 @@ class Job:
         sloped, x = self.subject.sloped, self.subject.first[1][self.first_batch(plan.batch_size)]
         twin = prepared(sloped, plan.prepared, x) if plan.prepared else sloped
         return replace(self, plan=plan, cascade=replace(self.cascade, twin=twin, batch=plan.batch_size))
+
+    @property
+    def objective(self) -> ObjectiveChoice:
+        """What is ascended: its name where it has one and no class is aimed at, which says more than the object."""
+        named = self.plan.target is None and self.plan.objective in OBJECTIVES.names()
+        return self.plan.objective if named else self.cascade.objective
 
     def first_batch(self, size: int) -> Tensor:
         """Return which of the subject's first examples make a batch of the audit's size, some of them several times."""

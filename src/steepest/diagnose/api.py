@@ -112,7 +112,7 @@ def diagnose(
     x, y, budget = x[rows], problem.y[rows], budget.fitted(tuple(x.shape)).rows(rows)
     handle = inspected(handle, x) if handle.facts.classes is None else handle
     panel = named(checks)
-    asked: dict[str, Any] = {"objective": objective_of(objective).rows(rows), "seed": seed, "seconds": seconds}
+    asked: dict[str, Any] = {"objective": _of_rows(objective, rows), "seed": seed, "seconds": seconds}
     probe = Probe(handle, x, y, budget, **asked)
     with handle.borrowed(seed):
         foretold = estimate(probe, panel)
@@ -121,7 +121,7 @@ def diagnose(
         notes = (*notes, f"the model is slow: {fewer} of {len(x)} examples are examined; more seconds allow more")
         some = torch.arange(fewer, device=x.device)
         x, y, budget = x[some], y[some], budget.rows(some)
-        asked["objective"] = asked["objective"].rows(some)
+        asked["objective"] = _of_rows(asked["objective"], some)
         probe = Probe(handle, x, y, budget, **asked)
         foretold *= fewer / int(rows.numel())
     told.say(f"{len(panel)} checks on {len(x)} examples: about {foretold:.0f} s")
@@ -137,6 +137,11 @@ def diagnose(
         estimated=foretold,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _of_rows(objective: ObjectiveChoice, rows: Tensor) -> ObjectiveChoice:
+    """Return the objective of some examples; a name, which checks know, stays one."""
+    return objective if isinstance(objective, str) else objective_of(objective).rows(rows)
 
 
 def _answered(model: Model, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
