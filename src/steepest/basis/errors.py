@@ -52,6 +52,14 @@ class ModelError(SteepestError):
     exit_code = 2
 
 
+class NoCertificateError(ModelError):
+    """A model of which a certifier can say nothing: names the operation or the property that it met, and a remedy.
+
+    >>> issubclass(NoCertificateError, ModelError)
+    True
+    """
+
+
 class ContractError(SteepestError):
     """A component broke a law of its contract: names the component, the law and the rows.
 

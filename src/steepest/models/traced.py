@@ -1,0 +1,255 @@
+"""A network as the graph of its operations, in double precision: what interval and linear bounds walk through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx
+
+from steepest.basis.errors import NoCertificateError
+from steepest.models.loading.adapt import Rebatched
+from steepest.models.model import Model
+
+_SILENT = frozenset({"aten.detach", "aten.alias", "aten.clone", "aten.lift_fresh_copy", "aten.contiguous"})
+"""Operations that change no number."""
+
+_BATCH = 3
+"""Examples of a trace; one axis more that happens to be as long would do no harm."""
+
+_CLOSE = 1e-3
+"""How far, relative to the largest output, the graph may be from the model on points that were not traced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The value of step `at` of a graph; 0 is the input."""
+
+    at: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """One operation whose answer depends on the input.
+
+    Attributes:
+        op: its name in torch's core operators, e.g. "aten.convolution"; "input" for step 0.
+        given: its arguments by their names there; tensors that do not depend on the input are float64 constants.
+        sources: the steps whose values it takes, in the order of the arguments.
+        shape: of its answer for one example.
+        name: what the trace calls it, for tables and messages.
+    """
+
+    op: str
+    given: dict[str, Any]
+    sources: tuple[int, ...]
+    shape: tuple[int, ...]
+    name: str
+
+    def constant(self, name: str) -> Tensor | None:
+        """Return an argument that does not depend on the input, as a tensor; None where it was left out."""
+        value = self.given.get(name)
+        if value is None or isinstance(value, Tensor):
+            return value
+        return torch.tensor(value, dtype=torch.float64)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph:
+    """The steps of a network in the order in which it computes them; the last one answers [N, K]."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def outputs(self) -> int:
+        """K."""
+        return self.steps[-1].shape[0]
+
+    def without_softmax(self) -> Graph:
+        """Return the graph of what is behind a softmax over the outputs: the same order of classes at every point."""
+        last = self.steps[-1]
+        if last.op in ("aten._softmax", "aten._log_softmax") and last.sources == (len(self.steps) - 2,):
+            return Graph(steps=self.steps[:-1])
+        return self
+
+
+def traced(model: Model, shape: tuple[int, ...]) -> Graph:
+    """Return the graph of a model for examples of one shape, its constants in float64.
+
+    The network runs twice under a tracer, on different points of its box. Whatever differs between the two traces
+    (a constant that was computed from the data, another branch) is refused, and so is a graph whose batch axis does
+    not come first everywhere.
+
+    Args:
+        shape: of one example.
+
+    Raises:
+        NoCertificateError: the network cannot be traced, computes in half precision, or mixes examples; names what was
+            met and what would help.
+
+    >>> graph = traced(Model(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())), (2,))
+    >>> [step.op for step in graph.steps]
+    ['input', 'aten.addmm', 'aten.relu']
+    """
+    if model.facts.answers != "gradient" or model.oracles:
+        raise NoCertificateError(
+            f"{model.facts.source} is asked through {'an oracle' if model.oracles else 'a plain function'}, whose "
+            "operations nobody sees: give the network itself (st.Model(module), st.load(path))."
+        )
+    network: Any = model.network
+    count = network.smallest if isinstance(network, Rebatched) else _BATCH
+    asked = network.network if isinstance(network, Rebatched) else network
+    first, second = (_recorded(model, asked, _points(model, shape, count, seed)) for seed in (0, 1))
+    graph, other = _graph(first, count), _graph(second, count)
+    _require_alike(graph, other)
+    return graph
+
+
+def _points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tensor:
+    drawn = torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
+    lower, upper = (bound.float().nan_to_num(0, 4.0, -4.0) for bound in model.box.bounds(drawn))
+    weight = next(iter(model.network.parameters()), drawn) if isinstance(model.network, torch.nn.Module) else drawn
+    return (lower + drawn * (upper - lower)).to(device=weight.device)
+
+
+def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        with model.borrowed(0), torch.no_grad():
+            return make_fx(network, tracing_mode="real")(x)
+    except Exception as error:  # the user's code, run on stand-ins, may raise anything
+        reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+        raise NoCertificateError(
+            f"{model.facts.source} cannot be traced ({reason}): what it computes must not depend on the values of its "
+            "input (no branches on data, no NumPy inside). Give a network of tensor operations."
+        ) from None
+
+
+def _graph(recorded: fx.GraphModule, count: int) -> Graph:
+    steps: list[Step] = []
+    known: dict[fx.Node, Any] = {}
+    answer: Any = None
+    for node in recorded.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = Ref(0)
+            shape = tuple(node.meta["val"].shape[1:]) if "val" in node.meta else ()
+            steps.append(Step(op="input", given={}, sources=(), shape=shape, name="input"))
+        elif node.op == "get_attr":
+            known[node] = getattr(recorded, str(node.target))
+        elif node.op == "call_function":
+            known[node] = _answer(node, known, steps, count)
+        else:
+            (answer,) = fx.node.map_arg(node.args, known.__getitem__)
+    if not isinstance(answer, Ref):
+        raise NoCertificateError("the outputs do not depend on the input: there is nothing to certify.")
+    return _pruned(steps, answer.at)
+
+
+def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: int) -> Any:
+    """Return the value of a call: a constant, the value of a step known already, or that of a new step."""
+    args, kwargs = (fx.node.map_arg(part, known.__getitem__) for part in (node.args, node.kwargs))
+    sources = tuple(ref.at for ref in _refs((args, kwargs)))
+    name = getattr(node.target, "__name__", str(node.target))
+    if not sources:
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+    schema = getattr(node.target, "_schema", None)
+    op = "getitem" if schema is None else schema.name.replace("::", ".")
+    if op in _SILENT:
+        return args[0]
+    if op == "aten._to_copy" and kwargs.get("dtype") in (None, torch.float32, torch.float64):
+        return args[0]
+    value = node.meta.get("val")
+    shape = _features(value, op, count)
+    if schema is None:
+        given = {"self": args[0], "index": args[1] if len(args) > 1 else None}
+    else:
+        given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+        given |= dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | dict(kwargs)
+    given = {key: _wide(each) for key, each in given.items()}
+    steps.append(Step(op=op, given=given, sources=sources, shape=shape, name=node.name if schema else name))
+    return Ref(len(steps) - 1)
+
+
+def _features(value: object, op: str, count: int) -> tuple[int, ...]:
+    """Return the shape of an answer without its batch axis, which must come first."""
+    if isinstance(value, tuple | list):
+        return ()
+    if not isinstance(value, Tensor) or not value.ndim or value.shape[0] != count:
+        form = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise NoCertificateError(
+            f"{op} answers {form} to {count} examples: the examples are mixed, or lie on another axis than the first. "
+            "Certificates need a network that treats every example alone, [N, ...] throughout."
+        )
+    if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
+        raise NoCertificateError(
+            f"{op} computes in {value.dtype}, whose rounding is no small matter: certify the network in float32 "
+            "(module.float())."
+        )
+    return tuple(value.shape[1:])
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, dict):
+        yield from (ref for each in value.values() for ref in _refs(each))
+    elif isinstance(value, list | tuple):
+        yield from (ref for each in value for ref in _refs(each))
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().double()
+    return value
+
+
+def _pruned(steps: list[Step], last: int) -> Graph:
+    """Return the graph of what the output needs, renumbered."""
+    needed, order = {0, last}, range(last, -1, -1)
+    for at in order:
+        if at in needed:
+            needed.update(steps[at].sources)
+    kept = sorted(needed)
+    place = {old: new for new, old in enumerate(kept)}
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return Ref(place[value.at])
+        if isinstance(value, list | tuple):
+            return type(value)(moved(each) for each in value)
+        return value
+
+    made = []
+    for at in kept:
+        step = steps[at]
+        given = {name: moved(value) for name, value in step.given.items()}
+        sources = tuple(place[source] for source in step.sources)
+        made.append(Step(op=step.op, given=given, sources=sources, shape=step.shape, name=step.name))
+    return Graph(steps=tuple(made))
+
+
+def _require_alike(graph: Graph, other: Graph) -> None:
+    same = len(graph.steps) == len(other.steps) and all(
+        a.op == b.op and a.sources == b.sources and a.shape == b.shape and _same(a.given, b.given)
+        for a, b in zip(graph.steps, other.steps, strict=False)
+    )
+    if not same:
+        raise NoCertificateError(
+            "the network computes differently on different inputs (a branch, a constant taken from the data, or random "
+            "numbers): a certificate would speak of one input's computation only. Remove what depends on the data."
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
