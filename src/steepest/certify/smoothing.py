@@ -74,6 +74,10 @@ class Smoothed:
         most: the radius where every draw agrees: no example can have a larger one.
         certifies: whose radius this is.
         assumptions: what it rests on, one sentence each.
+
+    >>> found = smoothed(lambda x: torch.cat([x, -x], 1), torch.ones(1, 1), torch.zeros(1), sigma=0.25, draws=1000)
+    >>> found.radius.item() == found.most, round(found.most, 3)     # all draws agree
+    (True, 0.616)
     """
 
     prediction: Tensor
