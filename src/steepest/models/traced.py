@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -18,9 +18,6 @@ _SILENT = frozenset({"aten.detach", "aten.alias", "aten.clone", "aten.lift_fresh
 
 _BATCH = 3
 """Examples of a trace; one axis more that happens to be as long would do no harm."""
-
-_CLOSE = 1e-3
-"""How far, relative to the largest output, the graph may be from the model on points that were not traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +34,7 @@ class Step:
 
     Attributes:
         op: its name in torch's core operators, e.g. "aten.convolution"; "input" for step 0.
+        call: the operator itself, and `count` the batch that was traced: batch sizes among the arguments are that.
         given: its arguments by their names there; tensors that do not depend on the input are float64 constants.
         sources: the steps whose values it takes, in the order of the arguments.
         shape: of its answer for one example.
@@ -48,6 +46,8 @@ class Step:
     sources: tuple[int, ...]
     shape: tuple[int, ...]
     name: str
+    call: Callable[..., Any] | None = None
+    count: int = 1
 
     def constant(self, name: str) -> Tensor | None:
         """Return an argument that does not depend on the input, as a tensor; None where it was left out."""
@@ -117,11 +117,13 @@ def _points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tens
 
 
 def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
+    from torch.func import functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
         with model.borrowed(0), torch.no_grad():
-            return make_fx(network, tracing_mode="real")(x)
+            # Operations in place become new values, so that a step's answer is what it was when it was made.
+            return make_fx(functionalize(network), tracing_mode="real")(x)
     except Exception as error:  # the user's code, run on stand-ins, may raise anything
         reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
         raise NoCertificateError(
@@ -134,6 +136,7 @@ def _graph(recorded: fx.GraphModule, count: int) -> Graph:
     steps: list[Step] = []
     known: dict[fx.Node, Any] = {}
     answer: Any = None
+    recorded.graph.eliminate_dead_code()
     for node in recorded.graph.nodes:
         if node.op == "placeholder":
             known[node] = Ref(0)
@@ -152,26 +155,26 @@ def _graph(recorded: fx.GraphModule, count: int) -> Graph:
 
 def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: int) -> Any:
     """Return the value of a call: a constant, the value of a step known already, or that of a new step."""
-    args, kwargs = (fx.node.map_arg(part, known.__getitem__) for part in (node.args, node.kwargs))
+    target: Any = node.target
+    args: tuple[Any, ...] = fx.node.map_arg(node.args, known.__getitem__)
+    kwargs: dict[str, Any] = fx.node.map_arg(node.kwargs, known.__getitem__)
     sources = tuple(ref.at for ref in _refs((args, kwargs)))
-    name = getattr(node.target, "__name__", str(node.target))
     if not sources:
-        return node.target(*args, **kwargs)  # type: ignore[operator]
-    schema = getattr(node.target, "_schema", None)
+        return target(*args, **kwargs)
+    schema = getattr(target, "_schema", None)
     op = "getitem" if schema is None else schema.name.replace("::", ".")
     if op in _SILENT:
         return args[0]
     if op == "aten._to_copy" and kwargs.get("dtype") in (None, torch.float32, torch.float64):
         return args[0]
-    value = node.meta.get("val")
-    shape = _features(value, op, count)
+    shape = _features(node.meta.get("val"), op, count)
     if schema is None:
-        given = {"self": args[0], "index": args[1] if len(args) > 1 else None}
+        given = {"self": args[0], "index": args[1]}
     else:
         given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-        given |= dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | dict(kwargs)
+        given |= dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
     given = {key: _wide(each) for key, each in given.items()}
-    steps.append(Step(op=op, given=given, sources=sources, shape=shape, name=node.name if schema else name))
+    steps.append(Step(op=op, given=given, sources=sources, shape=shape, name=node.name, call=target, count=count))
     return Ref(len(steps) - 1)
 
 
@@ -229,7 +232,7 @@ def _pruned(steps: list[Step], last: int) -> Graph:
         step = steps[at]
         given = {name: moved(value) for name, value in step.given.items()}
         sources = tuple(place[source] for source in step.sources)
-        made.append(Step(op=step.op, given=given, sources=sources, shape=step.shape, name=step.name))
+        made.append(replace(step, given=given, sources=sources))
     return Graph(steps=tuple(made))
 
 
