@@ -15,9 +15,14 @@ NORMS = {"linf", "l_inf", "l-inf", "l0", "l1", "l2", "l_0", "l_1", "l_2", "weigh
 GRADIENTS = {"torch.autograd", "torch.func"}
 HANDLE = "steepest.models.model"
 # It answers other people's autograd functions, and defines one; a gradient is asked for nowhere in it.
-FUNCTIONS = {"steepest.models.functions": ("from torch.autograd import Function",)}
+# A tracer writes operations in place as operations on new values.
+FUNCTIONS = {
+    "steepest.models.functions": ("from torch.autograd import Function",),
+    "steepest.models.traced": ("from torch.func import functionalize",),
+}
 # A recording of the passes that the handle asks for is the handle's other half.
-HANDLES = {HANDLE, "steepest.models.captured"}
+# Slopes of bounds are fitted by the bounds' own derivatives: no network is asked there.
+HANDLES = {HANDLE, "steepest.models.captured", "steepest.certify.slopes"}
 # The demonstration trains a network of its own: gradients of parameters, never of inputs.
 TRAINS = {"steepest.app.demo"}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 
 from steepest.basis.errors import NoCertificateError
 from steepest.models.loading.adapt import Rebatched
@@ -16,11 +17,12 @@ from steepest.models.model import Model
 _SILENT = frozenset({"aten.detach", "aten.alias", "aten.clone", "aten.lift_fresh_copy", "aten.contiguous"})
 """Operations that change no number."""
 
+_FILLED = frozenset(f"aten.{name}" for name in "new_ones new_zeros new_full ones_like zeros_like full_like".split())
+_EMPTY = frozenset({"aten.new_empty", "aten.empty_like", "aten.new_empty_strided"})
+"""Operations that look at the shape of their input alone."""
+
 _BATCH = 3
 """Examples of a trace; one axis more that happens to be as long would do no harm."""
-
-_CLOSE = 1e-3
-"""How far, relative to the largest output, the graph may be from the model on points that were not traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Step:
 
     Attributes:
         op: its name in torch's core operators, e.g. "aten.convolution"; "input" for step 0.
+        call: the operator itself, and `count` the batch that was traced: batch sizes among the arguments are that.
         given: its arguments by their names there; tensors that do not depend on the input are float64 constants.
         sources: the steps whose values it takes, in the order of the arguments.
         shape: of its answer for one example.
@@ -48,6 +51,8 @@ class Step:
     sources: tuple[int, ...]
     shape: tuple[int, ...]
     name: str
+    call: Callable[..., Any] | None = None
+    count: int = 1
 
     def constant(self, name: str) -> Tensor | None:
         """Return an argument that does not depend on the input, as a tensor; None where it was left out."""
@@ -103,13 +108,14 @@ def traced(model: Model, shape: tuple[int, ...]) -> Graph:
     network: Any = model.network
     count = network.smallest if isinstance(network, Rebatched) else _BATCH
     asked = network.network if isinstance(network, Rebatched) else network
-    first, second = (_recorded(model, asked, _points(model, shape, count, seed)) for seed in (0, 1))
+    first, second = (_recorded(model, asked, points(model, shape, count, seed)) for seed in (0, 1))
     graph, other = _graph(first, count), _graph(second, count)
     _require_alike(graph, other)
     return graph
 
 
-def _points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tensor:
+def points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tensor:
+    """Return so many points of the model's box, drawn for traces and for what checks them."""
     drawn = torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
     lower, upper = (bound.float().nan_to_num(0, 4.0, -4.0) for bound in model.box.bounds(drawn))
     weight = next(iter(model.network.parameters()), drawn) if isinstance(model.network, torch.nn.Module) else drawn
@@ -117,11 +123,13 @@ def _points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tens
 
 
 def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
+    from torch.func import functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        with model.borrowed(0), torch.no_grad():
-            return make_fx(network, tracing_mode="real")(x)
+        with model.borrowed(0), torch.no_grad(), _Circular():
+            # Operations in place become new values, so that a step's answer is what it was when it was made.
+            return make_fx(functionalize(network), tracing_mode="real")(x)
     except Exception as error:  # the user's code, run on stand-ins, may raise anything
         reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
         raise NoCertificateError(
@@ -130,10 +138,28 @@ def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
         ) from None
 
 
+@final
+class _Circular(TorchFunctionMode):
+    """Circular padding as a concatenation; torch writes it in place where no tracer follows."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {**dict(zip(("input", "pad", "mode"), args, strict=False)), **(kwargs or {})}
+        if func is not torch.nn.functional.pad or given.get("mode") != "circular":
+            return func(*args, **(kwargs or {}))
+        x, pad = given["input"], given["pad"]
+        for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
+            length = x.shape[-axis]
+            x = torch.cat([x.narrow(-axis, length - before, before), x, x.narrow(-axis, 0, after)], -axis)
+        return x
+
+
 def _graph(recorded: fx.GraphModule, count: int) -> Graph:
     steps: list[Step] = []
     known: dict[fx.Node, Any] = {}
     answer: Any = None
+    recorded.graph.eliminate_dead_code(lambda node: _writes(node))
     for node in recorded.graph.nodes:
         if node.op == "placeholder":
             known[node] = Ref(0)
@@ -150,35 +176,49 @@ def _graph(recorded: fx.GraphModule, count: int) -> Graph:
     return _pruned(steps, answer.at)
 
 
+def _writes(node: fx.Node) -> bool:
+    """Return whether something may not be left out although nobody takes its answer."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op in ("placeholder", "output") or (schema is not None and bool(schema.is_mutable))
+
+
 def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: int) -> Any:
     """Return the value of a call: a constant, the value of a step known already, or that of a new step."""
-    args, kwargs = (fx.node.map_arg(part, known.__getitem__) for part in (node.args, node.kwargs))
+    target: Any = node.target
+    args: tuple[Any, ...] = fx.node.map_arg(node.args, known.__getitem__)
+    kwargs: dict[str, Any] = fx.node.map_arg(node.kwargs, known.__getitem__)
     sources = tuple(ref.at for ref in _refs((args, kwargs)))
-    name = getattr(node.target, "__name__", str(node.target))
     if not sources:
-        return node.target(*args, **kwargs)  # type: ignore[operator]
-    schema = getattr(node.target, "_schema", None)
+        return target(*args, **kwargs)
+    schema = getattr(target, "_schema", None)
     op = "getitem" if schema is None else schema.name.replace("::", ".")
+    if schema is not None and schema.is_mutable:
+        raise NoCertificateError(
+            f"{op} writes in place where the trace cannot follow: let the network make a new tensor instead."
+        )
     if op in _SILENT:
         return args[0]
     if op == "aten._to_copy" and kwargs.get("dtype") in (None, torch.float32, torch.float64):
         return args[0]
-    value = node.meta.get("val")
-    shape = _features(value, op, count)
+    if op in _FILLED | _EMPTY:
+        like = node.meta["val"]
+        blank = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+        return blank if op in _EMPTY else target(blank, *args[1:], **kwargs)
+    shape = _features(node.meta.get("val"), op, count)
     if schema is None:
-        given = {"self": args[0], "index": args[1] if len(args) > 1 else None}
+        given = {"self": args[0], "index": args[1]}
     else:
         given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-        given |= dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | dict(kwargs)
+        given |= dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
     given = {key: _wide(each) for key, each in given.items()}
-    steps.append(Step(op=op, given=given, sources=sources, shape=shape, name=node.name if schema else name))
+    steps.append(Step(op=op, given=given, sources=sources, shape=shape, name=node.name, call=target, count=count))
     return Ref(len(steps) - 1)
 
 
 def _features(value: object, op: str, count: int) -> tuple[int, ...]:
-    """Return the shape of an answer without its batch axis, which must come first."""
+    """Return the shape of an answer (of several, the first) without its batch axis, which must come first."""
     if isinstance(value, tuple | list):
-        return ()
+        return _features(value[0], op, count)
     if not isinstance(value, Tensor) or not value.ndim or value.shape[0] != count:
         form = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise NoCertificateError(
@@ -229,7 +269,7 @@ def _pruned(steps: list[Step], last: int) -> Graph:
         step = steps[at]
         given = {name: moved(value) for name, value in step.given.items()}
         sources = tuple(place[source] for source in step.sources)
-        made.append(Step(op=step.op, given=given, sources=sources, shape=step.shape, name=step.name))
+        made.append(replace(step, given=given, sources=sources))
     return Graph(steps=tuple(made))
 
 
