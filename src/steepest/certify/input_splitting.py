@@ -10,8 +10,8 @@ from torch import Tensor
 
 from steepest.certify.boxes import Bounded, Boxes
 
-_TOGETHER = 64
-"""Boxes halved in one step."""
+FEWEST, MOST = 8, 4096
+"""Boxes halved in one step, at least and at most."""
 
 
 @final
@@ -31,6 +31,7 @@ class Splitting:
         score: float64 [B], how far the most stubborn conjunction is from being excluded, at most 0.
         axis: int64 [B], the coordinate to be halved; −1 where no number lies between the ends of any.
         asked: how many boxes have been bounded.
+        together: how many are halved in one step.
     """
 
     boxes: Boxes
@@ -41,6 +42,7 @@ class Splitting:
     score: Tensor
     axis: Tensor
     asked: int = 0
+    together: int = 64
 
     @classmethod
     def of(cls, boxes: Boxes, group: Tensor, low: Tensor, high: Tensor) -> Splitting:
@@ -78,7 +80,7 @@ class Splitting:
     def split(self, method: str) -> None:
         """Halve the boxes that are farthest from being excluded, and ask about their halves."""
         order = self.score.masked_fill(self.axis < 0, torch.inf).argsort(stable=True)
-        count = min(_TOGETHER, int((self.axis >= 0).sum()))
+        count = min(self.together, int((self.axis >= 0).sum()))
         worst, rest = order[:count], order[count:]
         low, high, axis = self.low[worst].flatten(1), self.high[worst].flatten(1), self.axis[worst]
         rows = torch.arange(len(worst))

@@ -21,17 +21,23 @@ from steepest.audit.verifying.search import Seeker, float32_box
 from steepest.basis.box import Box
 from steepest.basis.errors import NoCertificateError, UsageError
 from steepest.certify.boxes import METHODS, Boxes, conditioned
-from steepest.certify.input_splitting import Splitting
+from steepest.certify.input_splitting import FEWEST, MOST, Splitting
 from steepest.certify.vnnlib import Case, Property, read_property
 from steepest.models.loading import load
 from steepest.models.loading.original import Original
 from steepest.models.model import Model
 
-_FIRST, _LONGEST = 0.1, 5.0
-"""Seconds of the first slice, and of the longest; each is twice as long as the one before."""
+_SHARE = 0.5
+"""Attacks have so much of the time that bounds have, where both can do something."""
+
+_QUICK, _SLOW = 0.1, 1.0
+"""Seconds of a step of halving, outside of which the next one takes twice or half as many boxes."""
 
 _SLOPES = 60
 """α-CROWN takes about so many times as long as CROWN: it is left out where so much time is not left."""
+
+_MIDDLES = 8
+"""Boxes whose middles are tried after each bound."""
 
 _SPLIT = "crown"
 """The bound that halves are asked by."""
@@ -105,6 +111,12 @@ class _Itself:
 
 def _decided(model: Model, judge: Judge, asked: Property, timeout: float, seed: int) -> Decision:
     shape = _shape(model, asked)
+    count = judge.outputs(torch.zeros(shape)).numel()
+    if count != asked.outputs:
+        raise UsageError(
+            f"the property declares {asked.outputs} outputs, and {model.facts.source} has {count}: give the property "
+            "of this network."
+        )
     race = Race(model=model, judge=judge, shape=shape, asked=asked, seed=seed, until=time.monotonic() + timeout)
     return race.run()
 
@@ -159,6 +171,7 @@ class Race:
     began: float = field(default_factory=time.monotonic)
     obstacle: str = ""
     crown_seconds: float = 0.0
+    preparing: float = 0.0
     networks: dict[bytes, Boxes] = field(default_factory=dict)
 
     def run(self) -> Decision:
@@ -166,18 +179,22 @@ class Race:
         runners = [self._runner(case) for case in self.asked.cases]
         if not runners:
             return self._answer(UNSAT, runners, "no input meets the bounds of any case")
-        length = _FIRST
+        sought = bounded = 0.0
         while True:
-            for seeking in (True, False):
-                pause = min(time.monotonic() + length, self.until)
-                met = self._slice(runners, pause, seeking=seeking)
-                if met is not None:
-                    return met
-                if all(runner.proven for runner in runners):
-                    return self._answer(UNSAT, runners, self._proof(runners))
-                if time.monotonic() >= self.until:
-                    return self._answer(UNKNOWN, runners, self._tried(runners))
-            length = min(2 * length, _LONGEST)
+            seeking = sought <= _SHARE * bounded or not any(self._boundable(runner) for runner in runners)
+            began = time.monotonic()
+            met = self._round(runners, seeking=seeking)
+            if met is not None:
+                return met
+            if all(runner.proven for runner in runners):
+                return self._answer(UNSAT, runners, ", ".join(dict.fromkeys(runner.by for runner in runners)))
+            if time.monotonic() >= self.until:
+                return self._answer(UNKNOWN, runners, self._tried(runners))
+            if seeking:
+                sought += time.monotonic() - began
+            else:
+                bounded += time.monotonic() - began - self.preparing
+                self.preparing = 0.0
 
     def _runner(self, case: Case) -> _Runner:
         low, high = (bound.reshape(self.shape) for bound in (case.lower, case.upper))
@@ -191,85 +208,75 @@ class Race:
         seeker = Seeker(conditions, below, above, group, self.seed)
         return _Runner(case=case, low=low, high=high, seeker=seeker, conditions=conditions, group=group)
 
-    def _slice(self, runners: list[_Runner], pause: float, *, seeking: bool) -> Decision | None:
-        """Let every case that is open have a step at least, and more until the time has come."""
-        first = True
-        while first or time.monotonic() < pause:
-            busy = False
-            for runner in runners:
-                if runner.proven or time.monotonic() >= self.until:
-                    continue
-                if not first and time.monotonic() >= pause:
-                    break
-                points = self._sought(runner) if seeking else self._bounded(runner)
-                busy |= points is not None
-                found = None if points is None else self._confirmed(runner, points)
-                if found is not None:
-                    return self._answer(SAT, runners, self._found(runner, seeking), found)
-            first = False
-            if not busy:
-                break
+    def _round(self, runners: list[_Runner], *, seeking: bool) -> Decision | None:
+        """Let every case that is open have one step; return the decision if a counterexample was met."""
+        for runner in runners:
+            if runner.proven or time.monotonic() >= self.until:
+                continue
+            points = runner.seeker.candidates(runner.open) if seeking else self._bounded(runner)
+            found = self._confirmed(runner, points)
+            if found is not None:
+                return self._answer(SAT, runners, _found(runner, seeking), found)
         return None
 
-    def _sought(self, runner: _Runner) -> Tensor | None:
-        return runner.seeker.candidates(runner.open)
+    def _boundable(self, runner: _Runner) -> bool:
+        """Return whether bounds can do more for a case."""
+        stuck = runner.level == len(METHODS) and runner.splitting is not None and runner.splitting.stuck
+        return not (self.obstacle or runner.proven or stuck)
 
-    def _bounded(self, runner: _Runner) -> Tensor | None:
-        """Let the next bound speak; return inputs worth trying, or None where no bound can do more."""
-        if self.obstacle or (runner.splitting is not None and runner.splitting.stuck and runner.level):
-            return None
+    def _bounded(self, runner: _Runner) -> Tensor:
+        """Let the next bound speak; return the inputs worth trying."""
+        nothing = runner.low[None][:0]
+        if not self._boundable(runner):
+            return nothing
         if runner.splitting is None:
             try:
                 runner.splitting = Splitting.of(self._boxes(runner), runner.group, runner.low, runner.high)
             except NoCertificateError as error:
                 self.obstacle = str(error)
-                return None
-        splitting, began = runner.splitting, time.monotonic()
-        if runner.level < len(METHODS):
-            method = METHODS[runner.level]
-            runner.level += 1
-            if method == "alpha-crown" and began + _SLOPES * self.crown_seconds > self.until:
-                return splitting.low[:0]
-            splitting.bound(method)
-            runner.by = method
-            if method == _SPLIT:
-                self.crown_seconds = max(self.crown_seconds, time.monotonic() - began)
-        else:
+                return nothing
+        self._step(runner, runner.splitting)
+        runner.proven = runner.splitting.left == 0
+        middles = runner.splitting.middles(_MIDDLES)
+        return runner.seeker.best_of(middles, runner.open) if len(middles) else nothing
+
+    def _step(self, runner: _Runner, splitting: Splitting) -> None:
+        """Take the next method for the whole box, and when all had their turn, halve boxes."""
+        began = time.monotonic()
+        if runner.level == len(METHODS):
             splitting.split(_SPLIT)
             runner.by = f"{_SPLIT} on halved boxes"
-        runner.proven = splitting.left == 0
-        middles = splitting.middles(8)
-        return runner.seeker.best_of(middles, runner.open) if len(middles) else middles
+            spent = time.monotonic() - began
+            splitting.together *= 2 if spent < _QUICK else 1
+            splitting.together //= 2 if spent > _SLOW else 1
+            splitting.together = min(max(splitting.together, FEWEST), MOST)
+            return
+        method = METHODS[runner.level]
+        runner.level += 1
+        if method == "alpha-crown" and began + _SLOPES * self.crown_seconds > self.until:
+            return
+        splitting.bound(method)
+        runner.by = method
+        if method == "crown":
+            self.crown_seconds = max(self.crown_seconds, time.monotonic() - began)
 
     def _boxes(self, runner: _Runner) -> Boxes:
         """Return what bounds the conditions of a case; cases with the same conditions share it."""
         either = runner.case.either
         key = b"|".join(part.rows.numpy().tobytes() + part.most.numpy().tobytes() for part in either)
         if key not in self.networks:
+            began = time.monotonic()
             self.networks[key] = Boxes(runner.conditions, self.shape)
+            self.preparing += time.monotonic() - began
         return self.networks[key]
 
     def _confirmed(self, runner: _Runner, points: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the first point whose outputs, by the judge, meet a conjunction, and those outputs."""
         for x in points:
             y = self.judge.outputs(x)
-            if y.shape != (self.asked.outputs,):
-                raise UsageError(
-                    f"the property declares {self.asked.outputs} outputs, and {self.model.facts.source} has "
-                    f"{y.numel()}: give the property of this network."
-                )
             if bool(y.isfinite().all()) and any(bool(part.holds(y[None])) for part in runner.case.either):
                 return x, y
         return None
-
-    def _found(self, runner: _Runner, seeking: bool) -> str:
-        if not seeking:
-            return "the middle of a box that bounds could not exclude"
-        return "a random point" if runner.seeker.round <= 1 else f"gradient ascents, round {runner.seeker.round - 1}"
-
-    def _proof(self, runners: list[_Runner]) -> str:
-        methods = dict.fromkeys(runner.by for runner in runners)
-        return ", ".join(methods)
 
     def _tried(self, runners: list[_Runner]) -> str:
         open_ = sum(int(runner.open.sum()) for runner in runners if not runner.proven)
@@ -291,3 +298,9 @@ class Race:
             points=sum(runner.seeker.points for runner in runners),
             seconds=seconds,
         )
+
+
+def _found(runner: _Runner, seeking: bool) -> str:
+    if not seeking:
+        return "the middle of a box that bounds could not exclude"
+    return "a random point" if runner.seeker.round <= 1 else f"gradient ascents, round {runner.seeker.round - 1}"

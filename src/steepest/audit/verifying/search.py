@@ -124,10 +124,10 @@ class Seeker:
         number, self.round = self.round, self.round + 1
         if number == 0 or not self.sloped:
             return self.best_of(self._unit.place(self._random(number)), open_)
-        copies = max(1, min(2 ** (number + 2), 256) // len(wanted))
+        copies = max(1, min(2 ** (number + 2), 128) // len(wanted))
         mine = self.group[None] == wanted.repeat_interleave(copies)[:, None]
         start = torch.full((len(mine), *self.low.shape), 0.5)
-        recipe = f"pgd(steps={min(10 * 2**number, 200)}, start='uniform')"
+        recipe = f"pgd(steps={min(10 * 2**number, 100)}, start='uniform')"
         try:
             found = attack(
                 recipe, self._unit_model, start, None, Linf(0.5), objective=Gap(mine), seed=self.seed + number
