@@ -6,11 +6,9 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
@@ -23,6 +21,7 @@ from steepest.certify.boxes import METHODS, Boxes, conditioned
 from steepest.certify.input_splitting import Splitting
 from steepest.certify.vnnlib import Property, parse_property
 from steepest.models.model import Model
+from tests.files.model_material import two_layers
 
 UNIT = ((-1.0, 1.0), (-1.0, 1.0))
 
@@ -99,29 +98,11 @@ def test_both_answers_occur_among_those() -> None:
     assert answers == {"sat", "unsat"}
 
 
-def saved(path: Path, network: nn.Sequential) -> Path:
-    """The network as an ONNX file whose input is 1×1×2."""
-    nodes = [
-        helper.make_node("Reshape", ["in", "shape"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w", "b"], ["a"], transB=1),
-        helper.make_node("Relu", ["a"], ["z"]),
-        helper.make_node("Gemm", ["z", "v", "c"], ["out"], transB=1),
-    ]
-    held = {"w": network[0].weight, "b": network[0].bias, "v": network[2].weight, "c": network[2].bias}
-    weights = [numpy_helper.from_array(value.numpy(), name) for name, value in held.items()]
-    weights.append(numpy_helper.from_array(np.array([-1, 2], np.int64), "shape"))
-    ends = (("in", [1, 1, 2]), ("out", [1, len(network[2].bias)]))
-    entry, leave = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
-    graph = helper.make_graph(nodes, "tiny", [entry], [leave], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
-    return path
-
-
 def test_a_counterexample_is_confirmed_by_onnxruntime_inside_the_box(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = net(3, outputs=2)
-    path = saved(tmp_path / "net.onnx", network)
+    path = two_layers(tmp_path / "net.onnx", network)
     least = exact_minimum(network, np.array([1.0, -1.0]))
     question = asked(f"(assert (<= Y_0 (+ Y_1 {least + 1e-3!r})))", outputs=2)
     found = verify(path, question, timeout=20)
@@ -207,7 +188,7 @@ def test_time_that_is_up_is_no_answer_and_the_same_seed_is_the_same_point() -> N
 
 
 def test_other_numbers_of_inputs_or_outputs_are_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "net.onnx", net(1, 2))
+    path = two_layers(tmp_path / "net.onnx", net(1, 2))
     with pytest.raises(UsageError, match=r"declares 3 inputs, and .*net.onnx takes 2 \(1×2\)"):
         verify(path, asked("", inputs=3, outputs=2, box=(*UNIT, (0.0, 1.0))))
     with pytest.raises(UsageError, match=r"declares 3 outputs, and .* has 2"):

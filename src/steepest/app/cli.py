@@ -249,6 +249,7 @@ def compare(
 
 
 app.command()(guarantees.smooth)
+app.command()(guarantees.verify)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from steepest.app import options as o
-from steepest.app.exits import CONTINUES, foreseen
+from steepest.app.exits import CONTINUES, NOTHING, foreseen
 
 
 @foreseen(CONTINUES)
@@ -52,3 +52,34 @@ def smooth(
 
     choices = Choices(sigma=sigma, draws=draws, first_draws=first_draws, alpha=alpha, radii=radii)
     run(given, choices, as_json=as_json)
+
+
+@foreseen(NOTHING)
+def verify(
+    network: Annotated[
+        str, typer.Argument(metavar="NET", help="A file .onnx or .onnx.gz; or alone a list: instances.csv.")
+    ],
+    asked: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROPERTY", help="A file .vnnlib or .vnnlib.gz, or a folder of them.", show_default=False
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for each property; 60, or what the list says, if left out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all random draws.")] = 0,
+    as_json: o.AsJson = False,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="The answer, and for sat the counterexample.")
+    ] = None,
+) -> None:
+    """Decide a property in VNN-LIB 1.0.
+
+    sat: an input inside the property's bounds whose outputs meet it, confirmed by onnxruntime. unsat: proven that
+    there is none. unknown: neither, and why. All three exit with 0; what cannot be read exits with 2, also one of
+    several. A list has lines onnx,vnnlib,timeout, its paths relative to it.
+    """
+    from steepest.app.verify import run
+
+    run(network, asked, timeout=timeout, seed=seed, as_json=as_json, output=output)
