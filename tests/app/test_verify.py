@@ -36,8 +36,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """net.onnx: y = (max(x₀, 0), max(−x₀, 0)); one property that holds somewhere, one that holds nowhere."""
     monkeypatch.chdir(tmp_path)
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    for part, weight in ((net[0], [[1.0, 0.0], [-1.0, 0.0]]), (net[2], [[1.0, 0.0], [0.0, 1.0]])):
-        part.weight.data, part.bias.data = torch.tensor(weight), torch.zeros(2)
+    for part, values in ((net[0], [[1.0, 0.0], [-1.0, 0.0]]), (net[2], [[1.0, 0.0], [0.0, 1.0]])):
+        part.weight.data, part.bias.data = torch.tensor(values), torch.zeros(2)
     two_layers(tmp_path / "net.onnx", net)
     (tmp_path / "net2.onnx.gz").write_bytes(gzip.compress((tmp_path / "net.onnx").read_bytes()))
     written(tmp_path / "present.vnnlib", PRESENT)
