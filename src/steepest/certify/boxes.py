@@ -13,6 +13,7 @@ from steepest.certify.grounds import Product
 from steepest.certify.linear import Bounds
 from steepest.certify.network import Network, network_of
 from steepest.certify.slopes import fitted
+from steepest.certify.splitting import searched
 from steepest.models.loading.adapt import Rebatched
 from steepest.models.model import Model
 from steepest.models.model import Network as Callee
@@ -99,6 +100,18 @@ class Boxes:
         blocks = torch.split(torch.arange(len(low)), max(1, _NUMBERS // (6 * size)))
         parts = [self._block(low[block], high[block], wanted, method) for block in blocks]
         return Bounded(value=torch.cat([part.value for part in parts]), slope=torch.cat([part.slope for part in parts]))
+
+    def searched(self, low: Tensor, high: Tensor, numbers: Tensor, values: Tensor, seconds: float) -> Tensor:
+        """Return lower bounds of the conditions `numbers` [M] over one box [*shape], [M], by splitting activations.
+
+        Args:
+            values: lower bounds that are known, [M]; the answer is never below.
+            seconds: after which what was proven so far is the answer.
+        """
+        with torch.no_grad():
+            bounds = Bounds.by_intervals(self.network, Product(low[None], high[None])).tightened()
+            unit = torch.eye(self.network.graph.outputs, dtype=torch.float64)
+            return searched(bounds, unit[numbers], values, seconds=seconds, steps=_STEPS // 2)
 
     def _block(self, low: Tensor, high: Tensor, wanted: Tensor, method: str) -> Bounded:
         count, total = len(low), len(wanted)

@@ -77,6 +77,28 @@ class Splitting:
         """Ask about every box that is left by another method."""
         self._keep(*self._judged(self.low, self.high, self.open, method))
 
+    def search(self, seconds: float) -> None:
+        """Split activations instead of inputs, in each box that is left, for so many seconds together.
+
+        One condition stands for its conjunction: the one whose bound is nearest to excluding it.
+        """
+        share = seconds / max(1, self.left)
+        for at in range(self.left):
+            numbers = self.open[at].nonzero().squeeze(1)
+            found = self.boxes.lower(self.low[at : at + 1], self.high[at : at + 1], self.open[at][self.group], "crown")
+            by_group = found.value.masked_fill(self.group[None] != numbers[:, None], -torch.inf)
+            values, rows = by_group.max(1)
+            # Where a conjunction has several conditions, one of them that can hold must not end the search for others.
+            single = bool((self.group.bincount()[numbers] == 1).all())
+            blocks = (torch.arange(len(rows)),) if single else torch.split(torch.arange(len(rows)), 1)
+            for block in blocks:
+                low, high = self.low[at], self.high[at]
+                known, time = values[block], share / len(blocks)
+                values[block] = self.boxes.searched(low, high, rows[block], known, time)
+            self.open[at, numbers[values > 0]] = False
+        self.asked += self.left
+        self._keep(self.low, self.high, self.open, self.score, self.axis)
+
     def split(self, method: str) -> None:
         """Halve the boxes that are farthest from being excluded, and ask about their halves."""
         order = self.score.masked_fill(self.axis < 0, torch.inf).argsort(stable=True)

@@ -39,6 +39,9 @@ _SLOPES = 60
 _MIDDLES = 8
 """Boxes whose middles are tried after each bound."""
 
+_FEW = 20
+"""Inputs up to which boxes are halved; of more, activations are split first."""
+
 _SPLIT = "crown"
 """The bound that halves are asked by."""
 
@@ -146,6 +149,8 @@ class _Runner:
     boxes: Boxes | None = None
     splitting: Splitting | None = None
     level: int = 0
+    seconds: float = 1.0
+    searching: bool = False
     proven: bool = False
     by: str = ""
 
@@ -221,7 +226,8 @@ class Race:
 
     def _boundable(self, runner: _Runner) -> bool:
         """Return whether bounds can do more for a case."""
-        stuck = runner.level == len(METHODS) and runner.splitting is not None and runner.splitting.stuck
+        done = runner.level == len(METHODS) and not runner.searching
+        stuck = done and runner.splitting is not None and runner.splitting.stuck
         return not (self.obstacle or runner.proven or stuck)
 
     def _bounded(self, runner: _Runner) -> Tensor:
@@ -241,8 +247,15 @@ class Race:
         return runner.seeker.best_of(middles, runner.open) if len(middles) else nothing
 
     def _step(self, runner: _Runner, splitting: Splitting) -> None:
-        """Take the next method for the whole box, and when all had their turn, halve boxes."""
+        """Take the next method for the whole box; when all had their turn, split activations, or halve boxes."""
         began = time.monotonic()
+        if runner.searching:
+            seconds = max(0.0, min(runner.seconds, self.until - began))
+            splitting.search(seconds)
+            runner.by, runner.seconds = "split activations", 2 * runner.seconds
+            # It ended before its time, so it can do no more.
+            runner.searching = time.monotonic() - began >= seconds
+            return
         if runner.level == len(METHODS):
             splitting.split(_SPLIT)
             runner.by = f"{_SPLIT} on halved boxes"
@@ -253,6 +266,7 @@ class Race:
             return
         method = METHODS[runner.level]
         runner.level += 1
+        runner.searching = runner.level == len(METHODS) and runner.low.numel() > _FEW
         if method == "alpha-crown" and began + _SLOPES * self.crown_seconds > self.until:
             return
         splitting.bound(method)
