@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.certify.clever import Clever as Clever
+    from steepest.certify.clever import clever as clever
+    from steepest.certify.lipschitz import Lipschitz as Lipschitz
+    from steepest.certify.lipschitz import lipschitz as lipschitz
     from steepest.diagnose.api import Diagnosis as Diagnosis
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
@@ -104,6 +108,10 @@ _HOMES = {
     "low_frequency": "budgets.subspace",
     "relations": "budgets.relations",
     "Weighted": "budgets.weighted",
+    "Clever": "certify.clever",
+    "clever": "certify.clever",
+    "Lipschitz": "certify.lipschitz",
+    "lipschitz": "certify.lipschitz",
     "Diagnosis": "diagnose.api",
     "diagnose": "diagnose:",
     "Finding": "diagnose.contract",

@@ -236,3 +236,63 @@ def test_what_cannot_change_the_margin_may_go_anywhere() -> None:
     # The whole space around a network that does not look at its input.
     net.weight.data.zero_()
     assert float(prover("lipschitz-pairs", model, (2,)).lower(region, y)) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_was_seen_lies_below_what_was_proven(name: str) -> None:
+    net, shape = NETS[name]
+    x = torch.rand(4, *shape, generator=torch.Generator().manual_seed(2))
+    model = st.Model(net)
+    y = model.logits(x).argmax(1)
+    found = st.lipschitz(model, x, y, st.L2(0.5), samples=6, steps=4)
+    seen, ceiling = found.found, found.ceiling
+    assert ceiling is not None and found.pairs is not None and found.radius is not None
+    assert (seen.sampled > 0).all() and (seen.sampled <= seen.ascended).all() and (seen.ascended <= found.pairs).all()
+    assert (seen.whole_sampled <= seen.whole_ascended).all() and (seen.whole_ascended <= ceiling.best).all()
+    assert (found.radius <= found.attainable).all() and (found.radius > 0).all()
+    assert (found.pairs <= math.sqrt(2) * ceiling.product).all()
+    assert (ceiling.eclipse is None) == (name == "residual") == ("eclipse" in ceiling.why)
+    assert sum(layer.share for layer in ceiling.layers) == pytest.approx(1.0)
+    # Climbing finds more than sampling somewhere, or nothing was climbed.
+    assert name != "chain" or (seen.ascended > 1.001 * seen.sampled).any()
+
+
+def test_a_linear_model_is_known_from_both_sides() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(6, 4).eval()
+    x, model, wide = torch.rand(5, 6), st.Model(net), net.weight.detach().double()
+    y = model.logits(x).argmax(1)
+    found = st.lipschitz(model, x, y, st.Linf(0.1), samples=2, steps=1)
+    assert found.pairs is not None and found.radius is not None and found.ceiling is not None
+    true = torch.stack([(wide[a] - wide[b]).norm(dim=1) for a, b in zip(y, found.rivals, strict=True)])
+    assert torch.allclose(found.pairs, true, rtol=1e-9) and torch.allclose(found.found.ascended, true, rtol=1e-9)
+    assert torch.allclose(found.radius, found.attainable, rtol=1e-9)
+    whole = float(torch.linalg.svdvals(net.weight.double())[0])
+    assert found.ceiling.product == pytest.approx(whole) == pytest.approx(found.ceiling.eclipse)
+    # Nothing of Euclidean length radius breaks it, and a little more does.
+    nearest = st.attack("fab", model, x, y, st.L2(9.0)).radius
+    assert torch.allclose(nearest.double(), found.radius, rtol=1e-3)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_of_probabilities_the_logits_behind_are_meant(declared: bool) -> None:
+    net = chain(0)
+    x = torch.rand(3, 5, generator=torch.Generator().manual_seed(2))
+    y = st.Model(net).logits(x).argmax(1)
+    asked = {"samples": 4, "steps": 2}
+    plain = st.lipschitz(st.Model(net), x, y, st.L2(0.5), **asked)
+    model = st.Model(nn.Sequential(net, nn.Softmax(1)))
+    model = model.with_facts(model.facts if not declared else type(model.facts)(outputs="probabilities"))
+    found = st.lipschitz(model, x, y, st.L2(0.5), **asked)
+    assert torch.allclose(found.pairs, plain.pairs) and torch.allclose(found.found.ascended, plain.found.ascended)
+    assert torch.allclose(found.margin, plain.margin, atol=1e-5)
+    assert (found.found.whole_ascended <= found.ceiling.best).all()
+
+
+def test_a_model_without_a_rule_still_has_lower_bounds() -> None:
+    x, y = torch.tensor([[0.5, 0.2]]), torch.tensor([0])
+    found = st.lipschitz(st.Model(lambda p: p * p), x, y, st.L2(0.1))
+    assert found.ceiling is None and found.pairs is None and found.radius is None and "aten.mul" in found.reason
+    # ∇(x₁² − x₂²) = (2x₁, −2x₂) is longest at a point of the circle, and at most 2(‖x‖ + 0.1) long.
+    longest = 2 * (math.hypot(0.5, 0.2) + 0.1)
+    assert 0.99 * longest < float(found.found.ascended) <= longest

@@ -24,12 +24,12 @@ _ROUNDING = 1e-11
 def contrasts(y: int, outputs: int) -> Tensor:
     """Return the rows e_y − e_k for every class k, float64 [K, K]; that of y itself is 0.
 
-    >>> contrasts(0, 3)[1]
-    tensor([ 1., -1.,  0.], dtype=torch.float64)
+    >>> contrasts(0, 3)[1].tolist()
+    [1.0, -1.0, 0.0]
     """
-    rows = -torch.eye(outputs, dtype=torch.float64)
-    rows[:, y] += 1
-    return rows
+    rows = torch.zeros(outputs, outputs, dtype=torch.float64)
+    rows[:, y] = 1
+    return rows - torch.eye(outputs, dtype=torch.float64)
 
 
 def head(graph: Graph, rows: Tensor) -> dict[int, Tensor]:

@@ -8,30 +8,22 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import NoCertificateError
+from steepest.certify.curves import curve_of
 from steepest.models.traced import Graph, Ref, Step
 
 _RANGES: dict[str, tuple[float, float]] = {
-    "relu": (0, 1),
-    "tanh": (0, 1),
-    "sigmoid": (0, 0.25),
-    "hardtanh": (0, 1),
-    "clamp": (0, 1),
-    "clamp_min": (0, 1),
-    "clamp_max": (0, 1),
-    "abs": (-1, 1),
-    "gelu": (-0.1290, 1.1290),
-    "silu": (-0.0999, 1.0999),
     "softplus": (0, 1),
     "hardsigmoid": (0, 0.16667),
     "hardswish": (-0.5, 1.5),
     "mish": (-0.1126, 1.0885),
     "celu": (0, 1),
+    "clamp": (0, 1),
     "log_sigmoid_forward": (0, 1),
     "sin": (-1, 1),
     "cos": (-1, 1),
     "atan": (0, 1),
 }
-"""The range of the derivative, rounded outwards; GELU's holds for both of its forms."""
+"""The range of the derivative, rounded outwards, of functions that have no curve."""
 
 
 def slopes(step: Step) -> tuple[float, float] | None:
@@ -41,12 +33,11 @@ def slopes(step: Step) -> tuple[float, float] | None:
     >>> slopes(step)
     (0.1, 1.0)
     """
-    name = step.op.removeprefix("aten.")
+    name, curve = step.op.removeprefix("aten."), curve_of(step)
+    if curve is not None:
+        return curve.slopes
     if len(step.sources) != 1:
         return None
-    if name == "leaky_relu":
-        share = float(step.given["negative_slope"])
-        return min(share, 1.0), max(share, 1.0)
     if name == "_prelu_kernel":
         weight = step.constant("weight")
         return None if weight is None else (min(float(weight.min()), 1.0), max(float(weight.max()), 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from steepest.basis.errors import NoCertificateError
 from steepest.certify.affine import affine_of
 from steepest.models.model import Model
-from steepest.models.traced import Graph, Ref, Step, traced
+from steepest.models.traced import Graph, Ref, Step, points, traced
 
 ROUNDING = 1e-11
 """So much of their size numbers that a network computed in float64 may be off: far more than sums of float64 are."""
@@ -24,18 +25,19 @@ _PROBES = 5
 
 
 def graph_of(model: Model, shape: tuple[int, ...]) -> Graph:
-    """Return the graph of a model, checked against the model at points of its box.
+    """Return the graph of a model without a softmax over the outputs, which changes no order; see `whole_graph`."""
+    return whole_graph(model, shape).without_softmax()
 
-    A softmax over the outputs is left out: it changes no order.
+
+def whole_graph(model: Model, shape: tuple[int, ...]) -> Graph:
+    """Return the graph of a model, checked against the model at points of its box.
 
     Raises:
         NoCertificateError: as `traced`, or graph and model disagree.
     """
-    whole = traced(model, shape)
-    draws = torch.rand(_PROBES, *shape, generator=torch.Generator().manual_seed(2))
-    lower, upper = (bound.float().nan_to_num(0, 4.0, -4.0) for bound in model.box.bounds(draws))
-    x = lower + draws * (upper - lower)
-    said, found = model.logits(x).double(), outputs(whole, x)
+    whole = Graph(steps=tuple(_at_hand(step) for step in traced(model, shape).steps))
+    x = points(model, shape, _PROBES, 2)
+    said, found = model.logits(x).double().cpu(), outputs(whole, x)
     found = found.log() if model.facts.outputs == "probabilities" else found
     off = float((said - found).abs().max())
     if not off <= _CLOSE * (1 + float(said.abs().max())):
@@ -43,7 +45,18 @@ def graph_of(model: Model, shape: tuple[int, ...]) -> Graph:
             f"the traced graph of {model.facts.source} answers otherwise than the model (by {off:.3g}): it mixes "
             "examples or keeps a state, and gets no certificate."
         )
-    return whole.without_softmax()
+    return whole
+
+
+def _at_hand(step: Step) -> Step:
+    """Return a step whose constants are in the processor's memory, where bounds are computed."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(moved(each) for each in value)
+        return value.cpu() if isinstance(value, Tensor) else value
+
+    return replace(step, given={name: moved(value) for name, value in step.given.items()})
 
 
 def outputs(graph: Graph, x: Tensor) -> Tensor:
