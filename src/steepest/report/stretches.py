@@ -1,0 +1,130 @@
+"""How far a change can travel by the weights, beside how far it was seen to travel: tables and one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from steepest.report.contract import Chart, Table
+from steepest.report.drawing import Spec, chart
+from steepest.report.wording import NONE, measured, percent, short
+
+WAYS = (("fgsm", "FGSM"), ("pgd", "PGD"), ("random", "random"))
+
+_LOOKS = {
+    "random": ("circle", "var(--soft)"),
+    "pgd": ("diamond", "var(--best)"),
+    "fgsm": ("triangle-up", "var(--fgsm)"),
+}
+
+
+def times(value: float | None) -> str:
+    """Return a stretch as text."""
+    return f"× {value:.3g}" if value is not None and measured(value) else NONE
+
+
+def bounds(models: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of what each network can do at most, and what was reached."""
+    head = (
+        "Model",
+        "Product of norms",
+        "ECLipsE",
+        *(f"Reached along {word}" for _, word in WAYS),
+        "FGSM, of the lower bound",
+        "Step with the largest share",
+    )
+    rows = [
+        (
+            short(model["name"], 40),
+            times(model["anatomy"]["ceilings"]["product"]),
+            times(model["anatomy"]["ceilings"]["eclipse"]),
+            *(times(model["anatomy"]["whole"][way]) for way, _ in WAYS),
+            _kept(model["anatomy"]),
+            short(model["anatomy"]["ceilings"]["amplifier"] or NONE, 40),
+        )
+        for model in models
+    ]
+    return Table(
+        caption="Lipschitz bounds of the whole network in L2, and what was reached", head=head, rows=tuple(rows)
+    )
+
+
+def without(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which models have no bound, and why."""
+    found = [(model["name"], model["anatomy"]["ceilings"]["reason"]) for model in models]
+    return [f"{short(name, 40)} has no bound: {reason}" for name, reason in found if reason]
+
+
+def loose(model: Mapping[str, Any]) -> Table | None:
+    """Return the amplifying steps of a trace that belong to no layer, or None where there are none."""
+    steps = model["anatomy"]["ceilings"]["loose"]
+    rows = tuple((short(step["name"], 40), step["op"], times(step["own"]), percent(step["share"])) for step in steps)
+    caption = f"What amplifies in {short(model['name'], 40)} outside of its layers, by its trace"
+    head = ("Step", "Operation", "Norm, at most", "Share of what amplifies")
+    return Table(caption=caption, head=head, rows=rows) if rows else None
+
+
+def picture(models: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Return the bounds and what was reached on one axis, or None where no model has both."""
+    rows = [row for at, model in enumerate(models) for row in _marks(at, model)]
+    if not {"bound", "fgsm"} <= {row["kind"] for row in rows}:
+        return None
+    title = "How far each network stretches a change: reached, and at most"
+    table = bounds(models)
+    known = [(model["name"], _kept(model["anatomy"])) for model in models if _kept(model["anatomy"]) != NONE]
+    story = "; ".join(f"FGSM reaches {kept} of the bound of {short(name, 40)}" for name, kept in known) + "."
+    spec = {"data": {"values": rows}, "layer": _layers(rows)}
+    height = 60 + 34 * len(models)
+    return chart("stretches", title, story, table, spec, (height, height))
+
+
+def _marks(at: int, model: Mapping[str, Any]) -> list[Spec]:
+    """Return one row for every number of a model that is positive: a logarithmic axis has no 0."""
+    anatomy, name = model["anatomy"], f"{at + 1}  {short(model['name'], 18)}"
+    found = [(way, anatomy["whole"][way]) for way, _ in WAYS]
+    found += [("bound", anatomy["ceilings"][key]) for key in ("eclipse", "product")]
+    return [
+        {"model": name, "kind": kind, "value": value} for kind, value in found if measured(value) and (value or 0) > 0
+    ]
+
+
+def _layers(rows: Sequence[Spec]) -> list[Spec]:
+    x = {
+        "field": "value",
+        "type": "quantitative",
+        "title": "change of the outputs over that of the input (L2)",
+        "scale": {"type": "log"},
+        "axis": {"tickCount": 5, "labelExpr": "format(datum.value, '~g')"},
+    }
+    y = {"field": "model", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True}}
+    layers: list[Spec] = [
+        {
+            "transform": [{"filter": "datum.kind == 'bound'"}],
+            "mark": {"type": "tick", "color": "var(--ink)", "thickness": 2.2, "size": 18},
+            "encoding": {"x": x, "y": y},
+        }
+    ]
+    for kind, (shape, colour) in _LOOKS.items():
+        point = {
+            "type": "point",
+            "shape": shape,
+            "size": 70,
+            "stroke": colour,
+            "fill": "var(--paper)",
+            "strokeWidth": 1.8,
+        }
+        layers.append(
+            {
+                "transform": [{"filter": f"datum.kind == '{kind}'"}],
+                "mark": {**point, "opacity": 1},
+                "encoding": {"x": x, "y": y},
+            }
+        )
+    return layers
+
+
+def _kept(anatomy: Mapping[str, Any]) -> str:
+    """Return what share of the lower bound FGSM reaches."""
+    known = [anatomy["ceilings"][key] for key in ("product", "eclipse") if measured(anatomy["ceilings"][key])]
+    reached = anatomy["whole"]["fgsm"]
+    return percent(reached / min(known)) if known and min(known) > 0 and measured(reached) else NONE
