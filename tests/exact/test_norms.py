@@ -187,3 +187,28 @@ def test_the_shares_say_which_layer_makes_the_network_stretchy() -> None:
     found = bounds(nn.Sequential(first, nn.ReLU(), second), (2,))
     assert [each.share for each in found] == pytest.approx([0.75, 0.0, 0.25])
     assert found[-1].total == pytest.approx(16) and [each.largest for each in found] == pytest.approx([8, 1, 2])
+
+
+@pytest.mark.parametrize("kind", ["convolution", "matrix"])
+def test_a_scale_of_channels_is_bounded_together_with_what_it_scales(kind: str) -> None:
+    torch.manual_seed(0)
+    # Channels that are strong are scaled down: the product of the two norms forgets it.
+    if kind == "convolution":
+        layer, norm, shape = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), (2, 6, 6)
+    else:
+        layer, norm, shape = nn.Linear(5, 3), nn.BatchNorm1d(3), (5,)
+    strength = torch.tensor([9.0, 1.0, 0.1])
+    layer.weight.data.mul_(strength.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+    norm.running_var.copy_(strength.square())
+    norm.weight.data.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    network = nn.Sequential(layer, norm, nn.Flatten()).eval()
+    found = bounds(network, shape)
+    points = torch.eye(math.prod(shape)).double().reshape(-1, *shape)
+    wide = network.double()
+    dense = (wide(points) - wide(torch.zeros_like(points))).detach().flatten(1)
+    true = float(torch.linalg.svdvals(dense)[0])
+    assert true <= found[-1].total <= true * (1 + 1e-5)
+    own = {each.op: each.own for each in found}
+    product = math.prod(own.values())
+    assert product > 3 * found[-1].total  # each alone is still told alone
+    assert own["aten.native_batch_norm"] == pytest.approx(5, rel=1e-3)

@@ -20,6 +20,19 @@ _DENSE = 2**22
 _APART = ("aten.cat", "aten.stack", "aten.slice_scatter", "aten.select_scatter", "aten.maximum", "aten.minimum")
 """Operations whose sources' changes add up in squares: they go to different places, or the larger one counts."""
 
+_SCALES = (
+    "aten.mul",
+    "aten.div",
+    "aten.native_batch_norm",
+    "aten._native_batch_norm_legit_no_training",
+    "aten.cudnn_batch_norm",
+    "aten.batch_norm",
+)
+_SHIFTS = ("getitem", "aten.add", "aten.sub", "aten.rsub", "aten.neg")
+"""Steps that scale, and steps that only move or turn the sign of, every value of one source."""
+
+_WEIGHTS = {"aten.convolution": "weight", "aten.mm": "mat2", "aten.addmm": "mat2"}
+
 _ROUNDING = 1e-12
 """Sums of absolute values are moved upwards by more than their rounding, relatively."""
 
@@ -33,8 +46,9 @@ class StepBound:
         name: the step's in the trace; `op`: its operation.
         own: ‖Δ of its answer‖₂ over the largest ‖Δ‖₂ of what it takes; 1 for what only moves values.
         largest: the same in L∞: the largest absolute row sum of an affine step's matrix.
-        total: ‖Δ of its answer‖₂/‖Δx‖₂, the bound of all the way from the input.
-        share: its part of the logarithm of everything that amplifies: which step makes the network stretchy.
+        total: ‖Δ of its answer‖₂/‖Δx‖₂, the bound of all the way from the input. It may grow by less than `own` where
+            two steps are known together.
+        share: its part of the logarithm of all that makes `total` grow: which step makes the network stretchy.
     """
 
     name: str
@@ -49,7 +63,7 @@ def stretching(graph: Graph) -> tuple[StepBound, ...]:
     """Return a bound for every step, in the order of the graph; the input is left out.
 
     Along a chain norms multiply; values that are added add their bounds, values that are put side by side add their
-    squares.
+    squares. What scales the channels of a convolution or a matrix product (batch norm) is bounded together with it.
 
     Raises:
         NoCertificateError: an operation has no rule; names it.
@@ -61,7 +75,7 @@ def stretching(graph: Graph) -> tuple[StepBound, ...]:
     >>> [(each.op, round(each.own, 6), round(each.largest, 6)) for each in stretching(traced(st.Model(net), (2,)))]
     [('aten.mm', 5.0, 4.0), ('aten.relu', 1.0, 1.0)]
     """
-    totals, found = [1.0], []
+    totals, found, grown = [1.0], [], []
     for at in range(1, len(graph.steps)):
         step = graph.steps[at]
         norms, largest = step_norms(graph, at)
@@ -69,15 +83,18 @@ def stretching(graph: Graph) -> tuple[StepBound, ...]:
         total = (math.hypot(*reached) if step.op in _APART else math.fsum(reached)) * (1 + _ROUNDING)
         before = max(totals[source] for source in step.sources)
         own = total / before if before else 0.0
+        behind, together = _together(graph, at)
+        total = min(total, together * totals[behind])
         totals.append(total)
+        grown.append(_amplifies(total / before if before else 0.0))
         found.append(StepBound(name=step.name, op=step.op, own=own, largest=largest, total=total, share=0.0))
-    amplified = math.fsum(_amplifies(each) for each in found) or 1.0
-    return tuple(replace(each, share=_amplifies(each) / amplified) for each in found)
+    amplified = math.fsum(grown) or 1.0
+    return tuple(replace(each, share=part / amplified) for each, part in zip(found, grown, strict=True))
 
 
-def _amplifies(step: StepBound) -> float:
-    """Return log(own), and exactly 0 where that is rounding or shrinks."""
-    return math.log(step.own) if step.own > 1 + 1e-9 else 0.0
+def _amplifies(growth: float) -> float:
+    """Return its logarithm, and exactly 0 where that is rounding or shrinks."""
+    return math.log(growth) if growth > 1 + 1e-9 else 0.0
 
 
 def step_norms(graph: Graph, at: int) -> tuple[tuple[float, ...], float]:
@@ -99,6 +116,36 @@ def absolute_pull(graph: Graph, at: int, weight: Tensor) -> tuple[Tensor, ...]:
     found = AFFINE[step.op](sized, tuple(graph.steps[source].shape for source in step.sources))
     assert found is not None
     return tuple(part.abs() for part in found.pull(weight))
+
+
+def _together(graph: Graph, at: int) -> tuple[int, float]:
+    """Return (s, ‖D·W‖₂) where a step scales channels by D and W is what it scales, from step s; else (0, ∞)."""
+    scale: Tensor | float = 1.0
+    here, step = at, graph.steps[at]
+    if step.op not in _SCALES:
+        return 0, math.inf
+    while step.op in (*_SCALES, *_SHIFTS):
+        affine = affine_of(graph, here)
+        if affine is None or len(affine.sources) != 1 or affine.shapes[0] != step.shape:
+            return 0, math.inf
+        scale = scale * affine.spread(torch.ones(1, *step.shape, dtype=torch.float64))[0]
+        here, step = affine.sources[0], graph.steps[affine.sources[0]]
+    if here == 0 or not isinstance(scale, Tensor):
+        return 0, math.inf
+    channels = scale.flatten(1) if scale.ndim > 1 else scale[:, None]
+    factor, name = channels[:, 0], _WEIGHTS.get(step.op)
+    if name is None or step.given.get("transposed") or not bool((channels == factor[:, None]).all()):
+        return 0, math.inf
+    weight = step.given[name]
+    if not isinstance(weight, Tensor):
+        return 0, math.inf
+    # The outputs' axis of a convolution's weight is its first, of a matrix product's its last.
+    along = factor if name == "mat2" else factor.reshape(-1, *[1] * (weight.ndim - 1))
+    scaled = replace(step, given={**step.given, name: weight * along})
+    whole = AFFINE[step.op](scaled, tuple(graph.steps[source].shape for source in step.sources))
+    if whole is None:
+        return 0, math.inf
+    return step.sources[0], _own_norm(scaled, whole) * (1 + _ROUNDING)
 
 
 def _sized(value: object) -> object:

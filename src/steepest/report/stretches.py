@@ -81,7 +81,7 @@ def picture(models: Sequence[Mapping[str, Any]]) -> Chart | None:
 def _marks(at: int, model: Mapping[str, Any]) -> list[Spec]:
     """Return one row for every number of a model that is positive: a logarithmic axis has no 0."""
     anatomy, name = model["anatomy"], f"{at + 1}  {short(model['name'], 18)}"
-    found = [(way, anatomy["whole"][way]) for way, _ in WAYS]
+    found: list[tuple[str, Any]] = [(way, anatomy["whole"][way]) for way, _ in WAYS]
     found += [("bound", anatomy["ceilings"][key]) for key in ("eclipse", "product")]
     return [
         {"model": name, "kind": kind, "value": value} for kind, value in found if measured(value) and (value or 0) > 0
