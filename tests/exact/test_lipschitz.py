@@ -267,7 +267,7 @@ def test_a_linear_model_is_known_from_both_sides() -> None:
     true = torch.stack([(wide[a] - wide[b]).norm(dim=1) for a, b in zip(y, found.rivals, strict=True)])
     assert torch.allclose(found.pairs, true, rtol=1e-9) and torch.allclose(found.found.ascended, true, rtol=1e-9)
     assert torch.allclose(found.radius, found.attainable, rtol=1e-9)
-    whole = float(torch.linalg.svdvals(net.weight.double())[0])
+    whole = float(torch.linalg.svdvals(wide)[0])
     assert found.ceiling.product == pytest.approx(whole) == pytest.approx(found.ceiling.eclipse)
     # Nothing of Euclidean length radius breaks it, and a little more does.
     nearest = st.attack("fab", model, x, y, st.L2(9.0)).radius

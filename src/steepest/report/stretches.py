@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,10 @@ def loose(model: Mapping[str, Any]) -> Table | None:
 
 def picture(models: Sequence[Mapping[str, Any]]) -> Chart | None:
     """Return the bounds and what was reached on one axis, or None where no model has both."""
-    rows = [row for at, model in enumerate(models) for row in _marks(at, model)]
+    names = [short(model["name"], 18) for model in models]
+    if len(set(names)) < len(names):  # shortened to the same
+        names = [f"{at} {name}" for at, name in enumerate(names, 1)]
+    rows = [row for name, model in zip(names, models, strict=True) for row in _marks(name, model["anatomy"])]
     if not {"bound", "fgsm"} <= {row["kind"] for row in rows}:
         return None
     title = "How far each network stretches a change: reached, and at most"
@@ -78,9 +82,8 @@ def picture(models: Sequence[Mapping[str, Any]]) -> Chart | None:
     return chart("stretches", title, story, table, spec, (height, height))
 
 
-def _marks(at: int, model: Mapping[str, Any]) -> list[Spec]:
+def _marks(name: str, anatomy: Mapping[str, Any]) -> list[Spec]:
     """Return one row for every number of a model that is positive: a logarithmic axis has no 0."""
-    anatomy, name = model["anatomy"], f"{at + 1}  {short(model['name'], 18)}"
     found: list[tuple[str, Any]] = [(way, anatomy["whole"][way]) for way, _ in WAYS]
     found += [("bound", anatomy["ceilings"][key]) for key in ("eclipse", "product")]
     return [
@@ -88,15 +91,24 @@ def _marks(at: int, model: Mapping[str, Any]) -> list[Spec]:
     ]
 
 
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Return round numbers on a logarithmic axis that holds the values, few enough to be read."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    stride = -(-(high - low) // 6) or 1
+    return [step * 10.0**power for power in range(low, high + 1, stride) for step in steps]
+
+
 def _layers(rows: Sequence[Spec]) -> list[Spec]:
+    room = 9 * max(len(row["model"]) for row in rows)
     x = {
         "field": "value",
         "type": "quantitative",
         "title": "change of the outputs over that of the input (L2)",
         "scale": {"type": "log"},
-        "axis": {"tickCount": 5, "labelExpr": "format(datum.value, '~g')"},
+        "axis": {"values": _ticks([row["value"] for row in rows]), "labelExpr": "format(datum.value, '~g')"},
     }
-    y = {"field": "model", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True}}
+    y = {"field": "model", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True, "minExtent": room}}
     layers: list[Spec] = [
         {
             "transform": [{"filter": "datum.kind == 'bound'"}],
