@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from steepest.certify.smoothing import Smoothed as Smoothed
     from steepest.certify.smoothing import smoothed as smoothed
     from steepest.certify.vnnlib import parse_property as parse_property
+    from steepest.certify.clever import Clever as Clever
+    from steepest.certify.clever import clever as clever
+    from steepest.certify.lipschitz import Lipschitz as Lipschitz
+    from steepest.certify.lipschitz import lipschitz as lipschitz
     from steepest.diagnose.api import Diagnosis as Diagnosis
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
@@ -114,6 +118,10 @@ _HOMES = {
     "Smoothed": "certify.smoothing",
     "smoothed": "certify.smoothing",
     "parse_property": "certify.vnnlib",
+    "Clever": "certify.clever",
+    "clever": "certify.clever",
+    "Lipschitz": "certify.lipschitz",
+    "lipschitz": "certify.lipschitz",
     "Diagnosis": "diagnose.api",
     "diagnose": "diagnose:",
     "Finding": "diagnose.contract",
