@@ -52,13 +52,13 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
-    from steepest.certify.smoothing import Smoothed as Smoothed
-    from steepest.certify.smoothing import smoothed as smoothed
-    from steepest.certify.vnnlib import parse_property as parse_property
     from steepest.certify.clever import Clever as Clever
     from steepest.certify.clever import clever as clever
     from steepest.certify.lipschitz import Lipschitz as Lipschitz
     from steepest.certify.lipschitz import lipschitz as lipschitz
+    from steepest.certify.smoothing import Smoothed as Smoothed
+    from steepest.certify.smoothing import smoothed as smoothed
+    from steepest.certify.vnnlib import parse_property as parse_property
     from steepest.diagnose.api import Diagnosis as Diagnosis
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding

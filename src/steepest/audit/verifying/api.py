@@ -27,8 +27,8 @@ from steepest.models.loading import load
 from steepest.models.loading.original import Original
 from steepest.models.model import Model
 
-_SHARE = 0.5
-"""Attacks have so much of the time that bounds have, where both can do something."""
+_SHARE, _LATER, _ROUNDS = 0.5, 0.1, 6
+"""Attacks have so much of the time that bounds have, where both can do something, and less after so many rounds."""
 
 _QUICK, _SLOW = 0.1, 1.0
 """Seconds of a step of halving, outside of which the next one takes twice or half as many boxes."""
@@ -186,7 +186,8 @@ class Race:
             return self._answer(UNSAT, runners, "no input meets the bounds of any case")
         sought = bounded = 0.0
         while True:
-            seeking = sought <= _SHARE * bounded or not any(self._boundable(runner) for runner in runners)
+            share = _SHARE if runners[0].seeker.round < _ROUNDS else _LATER
+            seeking = sought <= share * bounded or not any(self._boundable(runner) for runner in runners)
             began = time.monotonic()
             met = self._round(runners, seeking=seeking)
             if met is not None:
