@@ -315,3 +315,14 @@ def test_a_model_without_a_rule_still_has_lower_bounds() -> None:
     # ∇(x₁² − x₂²) = (2x₁, −2x₂) is longest at a point of the circle, and at most 2(‖x‖ + 0.1) long.
     longest = 2 * (math.hypot(0.5, 0.2) + 0.1)
     assert 0.99 * longest < float(found.found.ascended) <= longest
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+def test_no_attack_succeeds_below_the_radius(name: str) -> None:
+    net, shape = NETS[name]
+    model, x = st.Model(net), torch.rand(6, *shape, generator=torch.Generator().manual_seed(3))
+    y = model.logits(x).argmax(1)
+    found = st.lipschitz(model, x, y, st.L2(2.0), samples=2, steps=1)
+    assert found.radius is not None
+    broken = st.attack("ddn(steps=30)", model, x, y, st.L2(2.0))
+    assert broken.won.any() and (broken.radius[broken.won].double() > found.radius[broken.won]).all()
