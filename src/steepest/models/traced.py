@@ -113,7 +113,8 @@ def _points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tens
     drawn = torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
     lower, upper = (bound.float().nan_to_num(0, 4.0, -4.0) for bound in model.box.bounds(drawn))
     weight = next(iter(model.network.parameters()), drawn) if isinstance(model.network, torch.nn.Module) else drawn
-    return (lower + drawn * (upper - lower)).to(device=weight.device)
+    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    return (lower + drawn * (upper - lower)).to(weight.device, wide)
 
 
 def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
