@@ -8,6 +8,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 
 from steepest.basis.errors import NoCertificateError
 from steepest.models.loading.adapt import Rebatched
@@ -15,6 +16,10 @@ from steepest.models.model import Model
 
 _SILENT = frozenset({"aten.detach", "aten.alias", "aten.clone", "aten.lift_fresh_copy", "aten.contiguous"})
 """Operations that change no number."""
+
+_FILLED = frozenset(f"aten.{name}" for name in "new_ones new_zeros new_full ones_like zeros_like full_like".split())
+_EMPTY = frozenset({"aten.new_empty", "aten.empty_like", "aten.new_empty_strided"})
+"""Operations that look at the shape of their input alone."""
 
 _BATCH = 3
 """Examples of a trace; one axis more that happens to be as long would do no harm."""
@@ -122,7 +127,7 @@ def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        with model.borrowed(0), torch.no_grad():
+        with model.borrowed(0), torch.no_grad(), _Circular():
             # Operations in place become new values, so that a step's answer is what it was when it was made.
             return make_fx(functionalize(network), tracing_mode="real")(x)
     except Exception as error:  # the user's code, run on stand-ins, may raise anything
@@ -133,11 +138,28 @@ def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
         ) from None
 
 
+@final
+class _Circular(TorchFunctionMode):
+    """Circular padding as a concatenation; torch writes it in place where no tracer follows."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {**dict(zip(("input", "pad", "mode"), args, strict=False)), **(kwargs or {})}
+        if func is not torch.nn.functional.pad or given.get("mode") != "circular":
+            return func(*args, **(kwargs or {}))
+        x, pad = given["input"], given["pad"]
+        for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
+            length = x.shape[-axis]
+            x = torch.cat([x.narrow(-axis, length - before, before), x, x.narrow(-axis, 0, after)], -axis)
+        return x
+
+
 def _graph(recorded: fx.GraphModule, count: int) -> Graph:
     steps: list[Step] = []
     known: dict[fx.Node, Any] = {}
     answer: Any = None
-    recorded.graph.eliminate_dead_code()
+    recorded.graph.eliminate_dead_code(lambda node: _writes(node))
     for node in recorded.graph.nodes:
         if node.op == "placeholder":
             known[node] = Ref(0)
@@ -154,6 +176,12 @@ def _graph(recorded: fx.GraphModule, count: int) -> Graph:
     return _pruned(steps, answer.at)
 
 
+def _writes(node: fx.Node) -> bool:
+    """Return whether something may not be left out although nobody takes its answer."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op in ("placeholder", "output") or (schema is not None and bool(schema.is_mutable))
+
+
 def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: int) -> Any:
     """Return the value of a call: a constant, the value of a step known already, or that of a new step."""
     target: Any = node.target
@@ -164,10 +192,18 @@ def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: 
         return target(*args, **kwargs)
     schema = getattr(target, "_schema", None)
     op = "getitem" if schema is None else schema.name.replace("::", ".")
+    if schema is not None and schema.is_mutable:
+        raise NoCertificateError(
+            f"{op} writes in place where the trace cannot follow: let the network make a new tensor instead."
+        )
     if op in _SILENT:
         return args[0]
     if op == "aten._to_copy" and kwargs.get("dtype") in (None, torch.float32, torch.float64):
         return args[0]
+    if op in _FILLED | _EMPTY:
+        like = node.meta["val"]
+        blank = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
+        return blank if op in _EMPTY else target(blank, *args[1:], **kwargs)
     shape = _features(node.meta.get("val"), op, count)
     if schema is None:
         given = {"self": args[0], "index": args[1]}
@@ -180,9 +216,9 @@ def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: 
 
 
 def _features(value: object, op: str, count: int) -> tuple[int, ...]:
-    """Return the shape of an answer without its batch axis, which must come first."""
+    """Return the shape of an answer (of several, the first) without its batch axis, which must come first."""
     if isinstance(value, tuple | list):
-        return ()
+        return _features(value[0], op, count)
     if not isinstance(value, Tensor) or not value.ndim or value.shape[0] != count:
         form = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise NoCertificateError(
