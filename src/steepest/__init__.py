@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.certify.api import certify as certify
+    from steepest.certify.contract import Bound as Bound
     from steepest.diagnose.api import Diagnosis as Diagnosis
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
@@ -104,6 +106,8 @@ _HOMES = {
     "low_frequency": "budgets.subspace",
     "relations": "budgets.relations",
     "Weighted": "budgets.weighted",
+    "Bound": "certify.contract",
+    "certify": "certify:",
     "Diagnosis": "diagnose.api",
     "diagnose": "diagnose:",
     "Finding": "diagnose.contract",

@@ -58,12 +58,9 @@ def certify(
 
     >>> f = Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
     >>> from steepest.budgets.linf import Linf
-    >>> bound = certify(f, torch.tensor([[0.3, 0.3]]), torch.tensor([1]), Linf(0.1), method="linear")
-    >>> bound.certified, bound.gauge                       # the sum 0.6 is above 1/2: class 0, so label 1 is wrong
-    (tensor([False]), tensor([0.], dtype=torch.float64))
     >>> bound = certify(f, torch.tensor([[0.3, 0.1]]), torch.tensor([1]), Linf(0.1), method="linear")
-    >>> round(float(bound.radius), 4)                      # (0.5 − 0.4) / 2, reached by moving both coordinates
-    0.05
+    >>> round(float(bound.radius), 4), bool(bound.certified)    # it takes (0.5 − 0.4) / 2 of both coordinates
+    (0.05, False)
     """
     handle = model if isinstance(model, Model) else Model(model)
     certifiers = _certifiers(method)
@@ -73,13 +70,14 @@ def certify(
             f"batch_size={batch_size}, tolerance={tolerance}: give at least one example, and a share between 0 and 1."
         )
     region = Region(budget, handle.box, x)
+    require_bounded(region)
     gauge, margin = torch.zeros(len(y)).double(), torch.full((len(y),), -torch.inf).double()
     gauge, margin = gauge.to(y.device), margin.to(y.device)
     if len(y):
         right = _right(handle, x, y, batch_size)
         for made in certifiers:
             prover = made.prepared(handle, tuple(x.shape[1:]))
-            for rows in torch.arange(len(y), device=y.device).split(batch_size):
+            for rows in torch.split(torch.arange(len(y), device=y.device), batch_size):
                 found = bounds(prover, region.rows(rows), y[rows], right[rows], tolerance if radius else None)
                 gauge[rows], margin[rows] = gauge[rows].maximum(found[0]), margin[rows].maximum(found[1])
     return Bound(
@@ -92,9 +90,7 @@ def certify(
     )
 
 
-def bounds(
-    prover: Prover, region: Region, y: Tensor, right: Tensor, tolerance: float | None
-) -> tuple[Tensor, Tensor]:
+def bounds(prover: Prover, region: Region, y: Tensor, right: Tensor, tolerance: float | None) -> tuple[Tensor, Tensor]:
     """Return (gauge, margin at the budget itself), float64 [N], of one prover on one batch.
 
     Args:
@@ -113,7 +109,7 @@ def sizes(region: Region) -> Tensor:
     return (epsilon.flatten(1).amax(1) if epsilon.ndim > 1 else epsilon).expand(region.x.shape[0])
 
 
-def require_bounded(region: Region, call: str) -> None:
+def require_bounded(region: Region) -> None:
     """Refuse a region whose coordinates have no bounds: nothing is true of all of it.
 
     Raises:
@@ -123,7 +119,7 @@ def require_bounded(region: Region, call: str) -> None:
     box = region.box.bounds(region.x)
     if bool((low.isinf() & box[0].isinf()).any()) or bool((high.isinf() & box[1].isinf()).any()):
         raise UsageError(
-            f"{call}: {region.budget!r} bounds no value, and neither does the box {region.box!r}, so nothing can be "
+            f"{region.budget!r} bounds no value, and neither does the box {region.box!r}, so nothing can be "
             "proven. Give the model a box, e.g. st.Model(net, box=(0, 1)), or another budget."
         )
 
@@ -163,12 +159,7 @@ def _admitted(
     for made in certifiers:
         require_served(made, budget)
     x = model.box.admit(x, "x")
-    require_bounded(Region(budget, model.box, x[:1]) if _shared(budget) else Region(budget, model.box, x), "certify")
     return x, y.long()
-
-
-def _shared(budget: Budget) -> bool:
-    return not isinstance(budget.epsilon, Tensor)
 
 
 def _right(model: Model, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
@@ -177,7 +168,7 @@ def _right(model: Model, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     Raises:
         DataError: a label is no class of the model.
     """
-    outputs = torch.cat([model.logits(part) for part in x.split(batch_size)])
+    outputs = torch.cat([model.logits(part) for part in torch.split(x, batch_size)])
     if int(y.min()) < 0 or int(y.max()) >= outputs.shape[1]:
         raise DataError(
             f"labels run from {int(y.min())} to {int(y.max())}, but the model has {outputs.shape[1]} classes, 0 to "

@@ -60,7 +60,9 @@ def proven_gauge(
 
 
 def _asked(prover: Prover, region: Region, y: Tensor) -> Tensor:
-    return prover.lower(region, y).double().nan_to_num(nan=-torch.inf) if len(y) else torch.zeros(0).double().to(y.device)
+    return (
+        prover.lower(region, y).double().nan_to_num(nan=-torch.inf) if len(y) else torch.zeros(0).double().to(y.device)
+    )
 
 
 class _State:
