@@ -21,7 +21,8 @@ FUNCTIONS = {
     "steepest.models.traced": ("from torch.func import functionalize",),
 }
 # A recording of the passes that the handle asks for is the handle's other half.
-HANDLES = {HANDLE, "steepest.models.captured"}
+# Slopes of bounds are fitted by the bounds' own derivatives: no network is asked there.
+HANDLES = {HANDLE, "steepest.models.captured", "steepest.certify.slopes"}
 # The demonstration trains a network of its own: gradients of parameters, never of inputs.
 TRAINS = {"steepest.app.demo"}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")

@@ -26,6 +26,7 @@ class Affine:
         value: Σ Wᵢxᵢ + b.
         spread: Σ |Wᵢ|rᵢ: how far the answer moves where coordinate j of source i moves by at most rᵢⱼ ≥ 0.
         pull: a ↦ (W₁ᵀa, …).
+        mixing: an answer may depend on several coordinates of a source.
         rows: places [M] in the flattened answer ↦ the rows of W₁ there, [M, *shape]; None: pulled from unit vectors.
     """
 
@@ -34,6 +35,7 @@ class Affine:
     value: Callable[..., Tensor]
     spread: Callable[..., Tensor]
     pull: Callable[[Tensor], tuple[Tensor, ...]]
+    mixing: bool = False
     rows: Callable[[Tensor], Tensor] | None = None
 
     @cached_property
@@ -90,6 +92,7 @@ def _convolution(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | No
         value=lambda x: _aten.convolution(x, weight, bias, *rest),
         spread=lambda r: _aten.convolution(r, size, None, *rest),
         pull=pull,
+        mixing=True,
         rows=_patches(weight, step.shape, shapes[0], stride, padding, dilation) if plain else None,
     )
 
@@ -138,6 +141,7 @@ def _matrix(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
         value=lambda x: x @ weight + bias,
         spread=lambda r: r @ size,
         pull=lambda a: (a @ weight.mT,),
+        mixing=True,
         rows=lambda places: weight.mT[places],
     )
 
@@ -198,6 +202,7 @@ def _sum(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
         value=lambda *xs: zero + sum(w * x for w, x in zip(moving, xs, strict=True)) + still,
         spread=lambda *rs: zero + sum(abs(w) * r for w, r in zip(moving, rs, strict=True)),
         pull=lambda a: tuple(_summed(w * a, shape) for w, shape in zip(moving, shapes, strict=True)),
+        mixing=len(step.sources) > 1,
     )
 
 
@@ -318,7 +323,7 @@ def _averaged(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
     def pull(a: Tensor) -> tuple[Tensor]:
         return ((a * share).reshape(len(a), *kept).expand(len(a), *shape),)
 
-    return Affine(sources=step.sources, shapes=shapes, value=each, spread=each, pull=pull)
+    return Affine(sources=step.sources, shapes=shapes, value=each, spread=each, pull=pull, mixing=True)
 
 
 @_rule("avg_pool2d", "_adaptive_avg_pool2d")
@@ -343,4 +348,4 @@ def _pooled(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
     def pull(a: Tensor) -> tuple[Tensor]:
         return (back(a.contiguous(), a.new_zeros(1).expand(len(a), *shapes[0]), *given),)
 
-    return Affine(sources=step.sources, shapes=shapes, value=each, spread=each, pull=pull)
+    return Affine(sources=step.sources, shapes=shapes, value=each, spread=each, pull=pull, mixing=True)

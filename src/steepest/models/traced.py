@@ -108,13 +108,14 @@ def traced(model: Model, shape: tuple[int, ...]) -> Graph:
     network: Any = model.network
     count = network.smallest if isinstance(network, Rebatched) else _BATCH
     asked = network.network if isinstance(network, Rebatched) else network
-    first, second = (_recorded(model, asked, _points(model, shape, count, seed)) for seed in (0, 1))
+    first, second = (_recorded(model, asked, points(model, shape, count, seed)) for seed in (0, 1))
     graph, other = _graph(first, count), _graph(second, count)
     _require_alike(graph, other)
     return graph
 
 
-def _points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tensor:
+def points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tensor:
+    """Return so many points of the model's box, drawn for traces and for what checks them."""
     drawn = torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
     lower, upper = (bound.float().nan_to_num(0, 4.0, -4.0) for bound in model.box.bounds(drawn))
     weight = next(iter(model.network.parameters()), drawn) if isinstance(model.network, torch.nn.Module) else drawn

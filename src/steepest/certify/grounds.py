@@ -1,0 +1,112 @@
+"""Where inputs may lie, as bounds see it: intervals of the coordinates, and the least value of a linear function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self, final
+
+import torch
+from torch import Tensor
+
+from steepest.basis.errors import UsageError
+from steepest.budgets import coordinatewise
+from steepest.budgets.region import Region
+
+
+class Ground(Protocol):
+    """A set of inputs for each of N examples, float64."""
+
+    @property
+    def low(self) -> Tensor:
+        """The smallest value of each coordinate, [N, *features]."""
+
+    @property
+    def high(self) -> Tensor:
+        """The largest value of each coordinate, [N, *features]."""
+
+    @property
+    def boxed(self) -> bool:
+        """Whether the set is the whole product of these intervals."""
+
+    def least(self, a: Tensor, owner: Tensor) -> Tensor:
+        """Return min ⟨a, p⟩ over the set of example `owner` [M], for rows a [M, *features]; differentiable in a."""
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the sets of the examples that `index` selects."""
+
+
+def _corner(a: Tensor, low: Tensor, high: Tensor, owner: Tensor) -> Tensor:
+    if len(low) > 1:
+        low, high = low[owner], high[owner]
+    return dot(a, (low + high) / 2) - dot(a.abs(), (high - low) / 2)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """The product of the intervals [low, high], each [N, *features]."""
+
+    low: Tensor
+    high: Tensor
+    boxed: bool = True
+
+    def least(self, a: Tensor, owner: Tensor) -> Tensor:
+        """See `Ground.least`."""
+        return _corner(a, self.low, self.high, owner)
+
+    def rows(self, index: Tensor) -> Product:
+        """See `Ground.rows`."""
+        return Product(self.low[index], self.high[index])
+
+
+@final
+class Around:
+    """A region, with all real numbers that it holds; its support function is exact for every budget and box.
+
+    Raises:
+        UsageError: neither the budget nor the box bounds a coordinate.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        x = region.x.double()
+        low, high = coordinatewise.cut(region.budget.hull(region.x), region.limits())
+        self.low, self.high = (x + low).expand_as(x), (x + high).expand_as(x)
+        self.boxed = region.budget.separable
+        if not bool((self.low.isfinite() & self.high.isfinite()).all()):
+            raise UsageError(
+                f"{region.budget!r} and {region.box!r} leave a value without bounds, and nothing can be proven about "
+                "all numbers: give the box that inputs live in, e.g. box=(0, 1)."
+            )
+
+    def least(self, a: Tensor, owner: Tensor) -> Tensor:
+        """See `Ground.least`."""
+        if self.boxed:
+            return _corner(a, self.low, self.high, owner)
+        part = self.region.rows(owner)
+        given = a.detach()
+        value = (given * part.x.double()).flatten(1).sum(1) - part.support(-given)
+        if not a.requires_grad:
+            return value
+        # The derivative of a support function is the point where it is reached.
+        return value + ((a - given) * part.extreme(-given).double()).flatten(1).sum(1)
+
+    def rows(self, index: Tensor) -> Around:
+        """See `Ground.rows`."""
+        made = object.__new__(Around)
+        made.region, made.boxed = self.region.rows(index), self.boxed
+        made.low, made.high = self.low[index], self.high[index]
+        return made
+
+
+def magnitude(a: Tensor, ground: Ground, owner: Tensor) -> Tensor:
+    """Return Σ |aᵢ|·max |pᵢ|, [M]: what the rounding of ⟨a, p⟩ is measured by."""
+    size = ground.low.abs().maximum(ground.high.abs())
+    return dot(a.detach().abs(), size if len(size) == 1 else size[owner])
+
+
+def dot(a: Tensor, part: Tensor) -> Tensor:
+    """Return ⟨a, part⟩ for rows a [M, *shape] and one part for all rows or one for each, [M]."""
+    if len(part) == 1:
+        return a.flatten(1) @ part.flatten()
+    return (a.flatten(1) * part.flatten(1)).sum(1)
