@@ -113,6 +113,7 @@ def _manifest(folder: RunFolder, job: Job, command: str | None, found: Preparati
         "plan_hash": plan.digest(),
         "shards": -(-len(subject.ids) // plan.shard_size),
         "epsilons": list(cascade.epsilons),
+        "sized": any(rung.around for rung in cascade.rungs),
         "budgets": [_shown(*pair) for pair in zip(cascade.budgets, plan.budgets, strict=True)],
         "budget_unit": unit_of(cascade.budgets[-1]),
         "model": asdict(subject.model.facts),
@@ -163,7 +164,8 @@ def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(attacks)!r}"
     return (
         f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, {certify}"
-        f"objective={plan.objective!r}, target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, shard_size={plan.shard_size}, "
-        f"precision={plan.precision!r}, save={plan.save}, assure={plan.assure}, diagnose={plan.diagnose})"
+        f"objective={plan.objective!r}, target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, "
+        f"shard_size={plan.shard_size}, precision={plan.precision!r}, save={plan.save}, assure={plan.assure}, "
+        f"diagnose={plan.diagnose})"
         f"  # {plan.count} examples"
     )

@@ -51,6 +51,7 @@ def tally(
         "bracket": bracket(rows, robust, certified) if tried else None,
         "brackets": ranked(table) if tried else [],
         "ratios": ratios(rows) if tried else None,
+        "largest_proven": float(rows["proven_radius"].max(initial=0.0)) if tried else None,
         "assured": None
         if sample is None
         else _assured(sample, rows["example_id"][robust & ~certified], robust, manifest),
@@ -173,7 +174,7 @@ def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], stages: Sequen
     it is None where no certifier was asked about sizes as large.
     """
     measured = any(stage.name == "curve" for stage in stages)
-    asked = _asked(rows, stages)
+    asked = (np.inf if manifest.get("sized") else 1.0) if any(stage.proven is not None for stage in stages) else 0.0
     largest, factors = manifest["epsilons"][-1], manifest["plan"]["factors"]
     wrong = np.equal(rows["broken_by"], "clean")
     # By factor, so that an ε that is both on the grid and audited is one row; 0 is the clean model.
@@ -185,21 +186,13 @@ def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], stages: Sequen
         broken = flags.reshape(len(table), len(factors)).mean(0)
         fgsm = {round(factor, 12): float(1 - share) for factor, share in zip(factors, broken, strict=True)}
     clean = _share(~wrong)
-    curve = [
-        {"epsilon": 0.0, "fgsm": clean if measured else None, "best": clean, "certified": clean if asked else None}
-    ]
+    ends = {"fgsm": clean if measured else None, "best": clean, "certified": clean if asked else None}
+    curve = [{"epsilon": 0.0, **ends}]
     for key, factor in sorted(grid.items()):
         best = _share(unbroken(rows, factor))
         held = _share(proven(rows, factor)) if factor <= asked else None
         curve.append({"epsilon": factor * largest, "fgsm": fgsm.get(key), "best": best, "certified": held})
     return curve
-
-
-def _asked(rows: Rows, stages: Sequence[Stage]) -> float:
-    """Return the largest size that a certifier was asked about, in units of the largest budget; 0 where none was."""
-    if not any(stage.proven is not None for stage in stages):
-        return 0.0
-    return max(1.0, float(rows["proven_gauge"].max(initial=0.0)))
 
 
 def proven(rows: Rows, factor: float) -> NDArray[Any]:

@@ -26,7 +26,7 @@ def certify(
     y: Tensor,
     budget: Budget,
     *,
-    method: str | Sequence[str] = "linear",
+    method: str | Sequence[str] = "crown",
     radius: bool = True,
     tolerance: float = TOLERANCE,
     batch_size: int = BATCH,

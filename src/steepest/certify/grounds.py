@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, Self, final
 
-import torch
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
