@@ -215,6 +215,8 @@ class Cascade:
     def _certify(self, rung: Rung, here: Problem, outcome: Outcome, rows: Tensor, stage: Stage) -> None:
         """Ask a certifier about the examples `rows`; those that it proves leave."""
         prover, share = self._prover(rung), self._share(stage.epsilon)
+        if rung.around:  # the others may have proven less of what one has proven already
+            rows = (~outcome.broken).nonzero().squeeze(1)
         assert not isinstance(prover, str)
 
         def prove(part: Tensor) -> None:
@@ -223,7 +225,7 @@ class Cascade:
             outcome.prove(part, gauge * share, stage.name)
             stage.proven = (stage.proven or 0) + int((gauge >= 1).sum())
 
-        stage.proven = 0
+        stage.entered, stage.proven = rows.numel(), 0
         Batches(BATCH).each(rows, prove)
         outcome.retire(share)
 

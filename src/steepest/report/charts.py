@@ -46,7 +46,12 @@ def curve(summary: Mapping[str, Any]) -> Chart | None:
         ),
     )
     long = [
-        {"epsilon": row["epsilon"], "accuracy": row[key], "series": name, **_band(row[key], n)}
+        {
+            "epsilon": row["epsilon"],
+            "accuracy": row[key],
+            "series": name,
+            **(_band(row[key], n) if name != CERTIFIED else {}),
+        }
         for key, name in (("best", BEST), ("fgsm", FGSM), ("certified", CERTIFIED))
         for row in rows
         if measured(row.get(key))
@@ -93,7 +98,11 @@ def _lines(rows: list[Spec]) -> list[Spec]:
     shape = {**series, "scale": {**scale, "range": ["circle", "square", "triangle-up"]}}
     band = {**look, "y": {**look["y"], "field": "low"}, "y2": {"field": "high"}}
     return [
-        {"data": {"values": rows}, "mark": {"type": "area", "opacity": 0.16}, "encoding": band},
+        {
+            "data": {"values": [row for row in rows if "low" in row]},
+            "mark": {"type": "area", "opacity": 0.16},
+            "encoding": band,
+        },
         {
             "data": {"values": rows},
             "mark": {"type": "line", "strokeWidth": 2.2},

@@ -220,11 +220,13 @@ def vacuous(summary: Mapping[str, Any]) -> list[str]:
     >>> vacuous(found)[0]
     'ibp proved nothing of 5 examples: its bounds are vacuous at ε = 0.1.'
     """
-    epsilon, most = size(summary.get("epsilon")), summary.get("largest_proven")
-    beyond = f"at ε = {epsilon}" if not most else f"from ε = {size(most)} on, the largest size proven of any example"
+    asked, most = summary.get("certifiers") or [], summary.get("largest_proven")
+    beyond = f"at ε = {size(summary.get('epsilon'))}"
+    if most and len(asked) == 1:
+        beyond += f"; the largest size that it proved of any is {size(most)}"
     said = [
         f"{each['name']} proved nothing of {count(each['entered'])} examples: its bounds are vacuous {beyond}."
-        for each in summary.get("certifiers") or []
+        for each in asked
         if each["entered"] and not each["certified"]
     ]
     silent: dict[str, list[str]] = {}
