@@ -14,6 +14,7 @@ from steepest.certify.grounds import Around
 from steepest.certify.linear import Bounds, margin_rows
 from steepest.certify.network import Network
 from steepest.certify.slopes import fitted
+from steepest.certify.splitting import searched
 
 _NUMBERS = 2**25
 """About so many float64 numbers are held by the ranges of one batch of examples."""
@@ -36,7 +37,9 @@ class Walker:
 
     def lower(self, region: Region, y: Tensor) -> Tensor:
         """See `Prover.lower`."""
-        ground, parts = Around(region), [torch.zeros(0, dtype=torch.float64)]
+        if not len(y):
+            return torch.zeros(0, dtype=torch.float64)
+        ground, parts = Around(region), []
         size = sum(int(torch.Size(step.shape).numel()) for step in self.network.graph.steps)
         with torch.no_grad():
             for block in torch.split(torch.arange(len(y)), max(1, _NUMBERS // (6 * size))):
@@ -64,8 +67,23 @@ def by_passes(bounds: Bounds, a: Tensor, owner: Tensor) -> Tensor:
 
 def by_slopes(bounds: Bounds, a: Tensor, owner: Tensor, *, steps: int) -> Tensor:
     """Return bounds by passes whose slopes are fitted for every margin that is not proven yet (α-CROWN)."""
-    best, closer = by_one_pass(bounds, a, owner), bounds.tightened()
-    best = best.maximum(_passed(closer, a, owner))
+    return _fitted(bounds, bounds.tightened(), a, owner, steps)
+
+
+def by_splitting(bounds: Bounds, a: Tensor, owner: Tensor, *, seconds: float, steps: int) -> Tensor:
+    """Return bounds by splitting, for so many seconds, every example that fitted slopes leave open (β-CROWN)."""
+    closer = bounds.tightened()
+    best = _fitted(bounds, closer, a, owner, 2 * steps)
+    for example in range(len(bounds.ground.low)):
+        mine = (owner == example).nonzero().squeeze(1)
+        if bool((best[mine] <= 0).any()):
+            alone = closer.rows(torch.tensor([example]))
+            best[mine] = searched(alone, a[mine], best[mine], seconds=seconds, steps=steps)
+    return best
+
+
+def _fitted(bounds: Bounds, closer: Bounds, a: Tensor, owner: Tensor, steps: int) -> Tensor:
+    best = by_one_pass(bounds, a, owner).maximum(_passed(closer, a, owner))
     open_rows = (best <= 0).nonzero().squeeze(1)
     for block in torch.split(open_rows, max(1, bounds.rows_at_once() // 4)):
         found = fitted(closer, a[block], owner[block], bounds.network.last, steps=steps)

@@ -21,7 +21,7 @@ _FILLED = frozenset(f"aten.{name}" for name in "new_ones new_zeros new_full ones
 _EMPTY = frozenset({"aten.new_empty", "aten.empty_like", "aten.new_empty_strided"})
 """Operations that look at the shape of their input alone."""
 
-_BATCH = 3
+_BATCH = 7
 """Examples of a trace; one axis more that happens to be as long would do no harm."""
 
 
@@ -118,9 +118,9 @@ def points(model: Model, shape: tuple[int, ...], count: int, seed: int) -> Tenso
     """Return so many points of the model's box, drawn for traces and for what checks them."""
     drawn = torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
     lower, upper = (bound.float().nan_to_num(0, 4.0, -4.0) for bound in model.box.bounds(drawn))
-    weight = next(iter(model.network.parameters()), drawn) if isinstance(model.network, torch.nn.Module) else drawn
-    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    return (lower + drawn * (upper - lower)).to(weight.device, wide)
+    parameters = model.network.parameters() if isinstance(model.network, torch.nn.Module) else iter(())
+    like = next((each for each in parameters if each.is_floating_point()), drawn)
+    return (lower + drawn * (upper - lower)).to(like)
 
 
 def _recorded(model: Model, network: Any, x: Tensor) -> fx.GraphModule:
