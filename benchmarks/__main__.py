@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cascade import cascade
+from benchmarks.certificates import certificates
 from benchmarks.contract import Benchmark
 from benchmarks.curve import curve
 from benchmarks.executors import executors
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "startup": startup,
     "gpu": gpu,
     "cascade": cascade,
+    "certificates": certificates,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from steepest.budgets.weighted import Weighted as Weighted
     from steepest.certify.api import certify as certify
     from steepest.certify.contract import Bound as Bound
+    from steepest.certify.clever import Clever as Clever
+    from steepest.certify.clever import clever as clever
+    from steepest.certify.lipschitz import Lipschitz as Lipschitz
+    from steepest.certify.lipschitz import lipschitz as lipschitz
     from steepest.diagnose.api import Diagnosis as Diagnosis
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
@@ -108,6 +112,10 @@ _HOMES = {
     "Weighted": "budgets.weighted",
     "Bound": "certify.contract",
     "certify": "certify:",
+    "Clever": "certify.clever",
+    "clever": "certify.clever",
+    "Lipschitz": "certify.lipschitz",
+    "lipschitz": "certify.lipschitz",
     "Diagnosis": "diagnose.api",
     "diagnose": "diagnose:",
     "Finding": "diagnose.contract",

@@ -70,9 +70,21 @@ def record(models: int) -> dict[str, Any]:
     share = {**difference, "p": 0.0215, "adjusted": 0.0645}
     radius = {"first": 0.05, "second": None, "difference": None, "interval": None}
     layers = [
-        {"name": HOSTILE, "kind": "Linear", "flat": None, "fgsm": 4.5, "pgd": 4.2, "random": 2.0},
-        {"name": "1", "kind": "ReLU", "flat": 0.3, "fgsm": 0.9, "pgd": 0.9, "random": None},
+        {
+            "name": HOSTILE,
+            "kind": "Linear",
+            "flat": None,
+            "fgsm": 4.5,
+            "pgd": 4.2,
+            "random": 2.0,
+            "norm": 6.5,
+            "share": 0.9,
+        },
+        {"name": "1", "kind": "ReLU", "flat": 0.3, "fgsm": 0.9, "pgd": 0.9, "random": None, "norm": 1.0, "share": 0.0},
     ]
+    step = {"name": HOSTILE, "op": "aten.mm", "own": 1.25, "largest": 1.0, "total": 1.0, "share": 0.1}
+    ceilings = {"product": 9.0, "eclipse": 7.5, "reason": "", "amplifier": HOSTILE, "loose": [step]}
+    refused = {**ceilings, "product": None, "eclipse": None, "reason": f"no rule for {HOSTILE}", "loose": []}
     slopes = [{"objective": "margin", "size": 2.0, "gain": 0.25, "zero": 0.0, "reason": ""}]
     return {
         "n": 100, "budget": "Linf(0.1)", "budget_unit": "data units", "epsilon": 0.1, "preset": "quick",
@@ -93,7 +105,7 @@ def record(models: int) -> dict[str, Any]:
                 "anatomy": {
                     "count": 64, "gradients": slopes, "curved": 0.3, "kept": 1.0, "reason": "", "layers": layers,
                     "whole": {**layers[0], "name": "", "kind": "whole network"},
-                    "amplifier": HOSTILE,
+                    "amplifier": HOSTILE, "ceilings": refused if at == 1 else ceilings,
                 },
             }
             for at, name in enumerate(names)
@@ -122,6 +134,10 @@ def test_the_page_is_safe_structured_and_true() -> None:
         "61.0 %",
         "above 0.1",
         "× 4.5",
+        "× 6.5",
+        "× 1.25",
+        "60.0 %",
+        "model 1 has no bound: no rule for",
         "30.0 %",
         "steepest compare a b",
     ):
@@ -163,7 +179,7 @@ def test_browser_opens_it_offline_in_silence(tmp_path: Path) -> None:
             view.goto(target.as_uri())
             assert view.evaluate("document.documentElement.scrollWidth") <= width
             drawn = "[...document.querySelectorAll('svg[role=img]')].filter(s => s.clientWidth > 0).length"
-            assert view.evaluate(drawn) == 2
+            assert view.evaluate(drawn) == 3
             line = "getComputedStyle(document.querySelectorAll('.keys svg')[1]).stroke"
             assert view.evaluate(line) == {"light": "rgb(176, 80, 10)", "dark": "rgb(240, 163, 94)"}[scheme]
         browser.close()

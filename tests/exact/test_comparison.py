@@ -33,6 +33,11 @@ def test_the_anatomy_of_a_linear_network_is_known() -> None:
         assert getattr(found.layers[1], way) == pytest.approx(1)
     assert found.layers[1].flat == 0 and found.layers[0].flat is None
     assert found.amplifier is found.layers[0] and found.whole.fgsm == pytest.approx((5 / 2) ** 0.5, rel=1e-5)
+    # No two inputs are stretched by more than the largest singular value; the corner of FGSM is none of its vectors.
+    bounds = found.ceilings
+    assert bounds.product == pytest.approx(2) and bounds.eclipse == pytest.approx(2) and bounds.loose == ()
+    assert found.layers[0].norm == pytest.approx(2) and found.layers[1].norm == pytest.approx(1)
+    assert (found.layers[0].share, found.layers[1].share, bounds.amplifier) == (1.0, 0.0, "0")
     dlr = next(each for each in found.gradients if each.objective == "dlr")
     assert dlr.size is None and "3" in dlr.reason  # two classes: not measured, and said
 
@@ -41,6 +46,7 @@ def test_what_a_model_does_not_offer_is_not_measured() -> None:
     x, y = 0.1 + 0.2 * torch.arange(8.0).reshape(4, 2) / 2, torch.zeros(4, dtype=torch.int64)
     cut = anatomy(st.Model(lambda p: p.detach()), x, y, st.Linf(EPSILON))
     assert all(each.size is None and each.reason for each in cut.gradients) and cut.curved is None and cut.reason
+    assert cut.ceilings.product == pytest.approx(1)
     assert cut.layers == () and cut.amplifier is None and cut.whole.fgsm is None and cut.whole.random is not None
     flat = anatomy(st.Model(nn.Sequential(nn.Hardtanh(-0.1, 0.0))), x, y, st.Linf(0.05))
     assert flat.gradients[0].zero == 1 and flat.layers[0].flat == 1
@@ -125,3 +131,36 @@ def test_where_none_is_left_the_reason_is_raised() -> None:
 
     with pytest.raises(st.ModelError, match="no"):
         st.compare({"a": fails, "b": fails}, "digits", st.Linf(0.1), limit=30)
+
+
+class Mixed(nn.Module):
+    """Two layers, and a product outside of them, which makes matrix products and layers differ in number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.last = nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.act(self.first(x) @ torch.diag(torch.tensor([4.0, 1.0]))))
+
+
+def test_steps_that_belong_to_no_layer_stand_on_their_own() -> None:
+    x, y = torch.full((3, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+    found = anatomy(st.Model(Mixed().eval()), x, y, st.Linf(0.1))
+    assert [layer.norm is None for layer in found.layers] == [True, False, True]
+    assert "mm_1" in [step.name for step in found.ceilings.loose] and found.ceilings.amplifier == "mm_1"
+    # What was measured lies below what can be.
+    for way in ("fgsm", "pgd", "random"):
+        assert getattr(found.whole, way) <= found.ceilings.eclipse <= found.ceilings.product * (1 + 1e-8)
+    refused = anatomy(st.Model(lambda p: p * p), x, y, st.Linf(0.1)).ceilings
+    assert refused.product is None and "aten.mul" in refused.reason
+
+
+def test_probabilities_are_measured_as_the_logits_behind_them() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(2, 3).eval()
+    x, y = torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)
+    model = st.Model(nn.Sequential(net, nn.Softmax(1)))
+    declared = model.with_facts(type(model.facts)(outputs="probabilities"))
+    found = anatomy(declared, x, y, st.Linf(0.1))
+    assert found.whole.fgsm <= found.ceilings.product == pytest.approx(float(torch.linalg.svdvals(net.weight.data)[0]))

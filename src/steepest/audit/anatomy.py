@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from steepest.attacks.api import attack
+from steepest.audit.ceilings import Ceilings, ceilings
 from steepest.basis.errors import ModelError, UsageError
 from steepest.basis.streams import Stream
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
+from steepest.certify.stretching import StepBound
 from steepest.landscape.gradients import gradient_statistics
 from steepest.landscape.linearity import linearity
 from steepest.landscape.saturation import saturation
@@ -56,6 +58,8 @@ class Layer:
     Attributes:
         flat: median share of units with a slope of exactly 0, of an activation that is known.
         fgsm, pgd, random: median of ‖change of its answer‖₂ / ‖change of its input‖₂ in that direction.
+        norm: what that ratio cannot exceed between any two inputs.
+        share: its part of the logarithm of all norms that amplify.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Layer:
     fgsm: float | None = None
     pgd: float | None = None
     random: float | None = None
+    norm: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +84,8 @@ class Anatomy:
         kept: median of gained / promised at FGSM's point: the part of its promise that FGSM keeps.
         reason: why those two were not measured.
         layers: in the order of calls.
-        whole: the network from its input to its outputs.
+        whole: the network from its input to its outputs (of probabilities, their logarithms less the mean).
+        ceilings: the Lipschitz constants that its weights allow.
     """
 
     count: int
@@ -88,6 +95,7 @@ class Anatomy:
     reason: str
     layers: tuple[Layer, ...]
     whole: Layer
+    ceilings: Ceilings
 
     @property
     def amplifier(self) -> Layer | None:
@@ -126,9 +134,21 @@ def anatomy(model: Model, x: Tensor, y: Tensor, budget: Budget, *, ids: Tensor |
         points = _points(ground, budget, names, seed)
         layers = _layers(model, x, points)
         whole = Layer(name="", kind="whole network", **{way: _whole(model, x, point) for way, point in points.items()})
+    bounds, steps = ceilings(model, tuple(x.shape[1:]), [(layer.name, layer.kind) for layer in layers])
     return Anatomy(
-        count=len(x), gradients=gradients, curved=curved, kept=kept, reason=reason, layers=layers, whole=whole
+        count=len(x),
+        gradients=gradients,
+        curved=curved,
+        kept=kept,
+        reason=reason,
+        layers=tuple(_bounded(layer, steps.get(at)) for at, layer in enumerate(layers)),
+        whole=whole,
+        ceilings=bounds,
     )
+
+
+def _bounded(layer: Layer, step: StepBound | None) -> Layer:
+    return layer if step is None else replace(layer, norm=step.own, share=step.share)
 
 
 def _slope(ground: Terrain, name: str) -> Slope:
@@ -194,7 +214,11 @@ def _keys(names: Iterable[str]) -> list[tuple[str, int]]:
 
 def _whole(model: Model, x: Tensor, point: Tensor) -> float | None:
     moved = (point.double() - x.double()).flatten(1).norm(dim=1)
-    return _median((model.logits(point).double() - model.logits(x).double()).norm(dim=1) / moved)
+    change = model.logits(point).double() - model.logits(x).double()
+    if model.facts.outputs == "probabilities":
+        # Logits behind a softmax are known up to one number of each example.
+        change = change - change.mean(1, keepdim=True)
+    return _median(change.norm(dim=1) / moved)
 
 
 def _median(values: Tensor) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steepest.diagnose.verdict import UNKNOWN
-from steepest.report import page, wording
+from steepest.report import page, stretches, wording
 from steepest.report.contract import Chart, Table
 from steepest.report.drawing import Spec, chart
 from steepest.report.wording import MISSING, NONE, count, interval, measured, percent, points, probability, short, size
@@ -24,8 +24,6 @@ NBSP = "\u00a0"
 
 CHANCE = 0.05
 """An adjusted p below it is called more than chance."""
-
-_WAYS = (("fgsm", "FGSM"), ("pgd", "PGD"), ("random", "random"))
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -49,7 +47,14 @@ def render(record: Mapping[str, Any]) -> str:
         radii=_radii(known["pairs"]),
         gradients=_gradients(models),
         lines=_lines(models),
-        layers=[(model, _layers(model)) for model in models if model["anatomy"]["layers"]],
+        bounds=stretches.bounds(models),
+        unbounded=stretches.without(models),
+        stretches=stretches.picture(models),
+        layers=[
+            (model, _layers(model), stretches.loose(model))
+            for model in models
+            if model["anatomy"]["layers"] or model["anatomy"]["ceilings"]["loose"]
+        ],
         looks=[(DASHES[at % len(DASHES)], SHAPES[at % len(SHAPES)], at % COLOURS + 1) for at in range(len(models))],
         style=page.style("comparison.css"),
     )
@@ -246,29 +251,36 @@ def _lines(models: Sequence[Mapping[str, Any]]) -> Table:
         "Model",
         "Distance from linear",
         "Gain of FGSM, of the promised",
-        *(f"Stretch of the whole network, {word}" for _, word in _WAYS),
-        "Layer that amplifies most",
+        "Layer that amplifies FGSM's direction most",
     )
     rows = [
         (
             short(model["name"], 40),
             *(_figure(model["anatomy"][key]) for key in ("curved", "kept")),
-            *(_times(model["anatomy"]["whole"][way]) for way, _ in _WAYS),
             short(model["anatomy"]["amplifier"] or NONE, 40),
         )
         for model in models
     ]
-    return Table(caption="How straight the margin is, and how far a change travels", head=head, rows=tuple(rows))
+    return Table(caption="How straight the margin is", head=head, rows=tuple(rows))
 
 
 def _layers(model: Mapping[str, Any]) -> Table:
-    head = ("Layer", "Kind", "Units exactly flat", *(f"Stretch, {word}" for _, word in _WAYS))
+    head = (
+        "Layer",
+        "Kind",
+        "Units exactly flat",
+        *(f"Stretch, {word}" for _, word in stretches.WAYS),
+        "Stretch, at most",
+        "Share of what amplifies, at most",
+    )
     rows = [
         (
             short(layer["name"], 40),
             layer["kind"],
             percent(layer["flat"]) if measured(layer["flat"]) else NONE,
-            *(_times(layer[way]) for way, _ in _WAYS),
+            *(_times(layer[way]) for way, _ in stretches.WAYS),
+            stretches.times(layer["norm"]),
+            percent(layer["share"]) if measured(layer["share"]) else NONE,
         )
         for layer in model["anatomy"]["layers"]
     ]
