@@ -13,9 +13,9 @@ from steepest.certify.library import CERTIFIERS
 from tests.conformance.table import ROWS
 from tests.sandwich.cases import (
     BUDGETS,
+    LONG,
     NETWORKS,
     PAIRS,
-    REACH,
     broken,
     case,
     certified,
@@ -65,12 +65,11 @@ def test_no_attack_at_all_breaks_what_a_certifier_proves(network: str, budget: s
     assert crossed(network, budget, NAMES) == []
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name not in LONG])
 def test_both_sides_have_something_to_say(network: str) -> None:
     best, _ = smallest(network, "linf", share_of_attacks(network, "linf"))
-    assert bool(best.isfinite().any()), best
-    gauge = 0.05 * best.clamp(max=REACH)
-    proven = [proves(name, network, "linf", gauge) for name in ("crown", "linear") if serves(name, network, "linf")]
+    assert bool(best.isfinite().all()) and bool((best > 0.5).all()), best
+    proven = [proves(name, network, "linf", best / 3) for name in ("crown", "linear") if serves(name, network, "linf")]
     assert bool(torch.stack(proven).any(0).all()), best
 
 
