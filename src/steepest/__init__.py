@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
     from steepest.certify.api import certify as certify
-    from steepest.certify.contract import Bound as Bound
     from steepest.certify.clever import Clever as Clever
     from steepest.certify.clever import clever as clever
+    from steepest.certify.contract import Bound as Bound
     from steepest.certify.lipschitz import Lipschitz as Lipschitz
     from steepest.certify.lipschitz import lipschitz as lipschitz
     from steepest.diagnose.api import Diagnosis as Diagnosis
