@@ -12,14 +12,9 @@ from steepest.basis.errors import NoCertificateError
 from steepest.certify.affine import Affine, affine_of
 from steepest.certify.curves import Curve, Lines, Slope, curve_of, outwards
 from steepest.certify.grounds import dot
+from steepest.certify.walk import graph_of
 from steepest.models.model import Model
-from steepest.models.traced import Graph, Step, points, traced
-
-_CLOSE = 1e-3
-"""How far, relative to the largest output, float32 may be from the graph."""
-
-_PROBES = 5
-"""Points at which they are compared; another number than that of a trace."""
+from steepest.models.traced import Graph, Step
 
 Range = tuple[Tensor, Tensor]
 """(low, high) of a step's values, float64 [N, *shape]."""
@@ -202,17 +197,6 @@ class Network:
         """Return the one step that bent step `at` takes."""
         return self.graph.steps[at].sources[0]
 
-    def value(self, x: Tensor) -> Tensor:
-        """Return the outputs at x in float64, by the maps alone."""
-        known = {0: x.double()}
-        for at in range(1, self.last + 1):
-            if at in self.affine:
-                known[at] = self.affine[at].value(*(known[source] for source in self.affine[at].sources))
-            else:
-                here = known[self.source(at)]
-                known[at] = self.bent[at].range(here, here)[0]
-        return known[self.last]
-
     def ranges(self, low: Tensor, high: Tensor, known: dict[int, Range], until: int | None = None) -> dict[int, Range]:
         """Return interval bounds of all steps up to `until`, closer where `known` has closer ones."""
         found = {0: (low, high)}
@@ -241,8 +225,7 @@ def network_of(model: Model, shape: tuple[int, ...]) -> Network:
     Raises:
         NoCertificateError: names every operation without a rule, or says that graph and model disagree.
     """
-    whole = traced(model, shape)
-    graph = whole.without_softmax()
+    graph = graph_of(model, shape)
     affine: dict[int, Affine] = {}
     bent: dict[int, Bent] = {}
     unknown: dict[str, str] = {}
@@ -263,22 +246,4 @@ def network_of(model: Model, shape: tuple[int, ...]) -> Network:
             "convolution layers, pooling, batch-norm in evaluation mode, sums, concatenations, ReLU, LeakyReLU, GELU, "
             "SiLU, tanh, sigmoid and clamps."
         )
-    made = Network(graph, affine, bent)
-    _require_agreement(made, model, shape, whole.steps[-1].op)
-    return made
-
-
-def _require_agreement(network: Network, model: Model, shape: tuple[int, ...], end: str) -> None:
-    """Compare with the model at points that were not traced, in a batch of another size."""
-    x = points(model, shape, _PROBES, 2)
-    with model.borrowed(0), torch.no_grad():
-        said, found = model.passed(x).double(), network.value(x)
-    found = found.softmax(1) if end == "aten._softmax" else found
-    found = found.log_softmax(1) if end == "aten._log_softmax" else found
-    found = found.log() if model.facts.outputs == "probabilities" else found
-    off = float((said - found).abs().max())
-    if not off <= _CLOSE * (1 + float(said.abs().max())):
-        raise NoCertificateError(
-            f"the traced graph of {model.facts.source} answers otherwise than the model (by {off:.3g}): it mixes "
-            "examples or keeps a state, and gets no certificate."
-        )
+    return Network(graph, affine, bent)
