@@ -15,6 +15,7 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import NoCertificateError
 from steepest.budgets.catalogue import kind_of
 from steepest.budgets.contract import Budget
+from steepest.budgets.epsilon import largest
 from steepest.certify.contract import Prover
 from steepest.certify.library import CERTIFIERS
 from tests.conformance.table import ROWS
@@ -155,6 +156,8 @@ def broken(attack: str, network: str, budget: str) -> Tensor | None:
     if not admits(facts, kind_of(BUDGETS[budget])) and "none" not in facts:
         return None
     allowed = None if facts == "none" else allowance(network, budget)
+    if allowed is not None and row.beyond:  # one budget for all examples
+        allowed = BUDGETS[budget].scaled(largest(allowed.epsilon) / largest(BUDGETS[budget].epsilon))
     found = st.attack(row.call, model, x, y, allowed)
     wrong = model.logits(found.point).argmax(1) != y
     return torch.where(wrong, region(network, budget).gauge(found.point), torch.inf)
