@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ class Prover(Protocol):
         """
 
 
+@runtime_checkable
 class Certifier(Protocol):
     """A way of proving that nothing inside a region breaks an example, of any model that it has rules for."""
 
