@@ -52,8 +52,10 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.certify.api import certify as certify
     from steepest.certify.clever import Clever as Clever
     from steepest.certify.clever import clever as clever
+    from steepest.certify.contract import Bound as Bound
     from steepest.certify.lipschitz import Lipschitz as Lipschitz
     from steepest.certify.lipschitz import lipschitz as lipschitz
     from steepest.certify.smoothing import Smoothed as Smoothed
@@ -118,6 +120,8 @@ _HOMES = {
     "Smoothed": "certify.smoothing",
     "smoothed": "certify.smoothing",
     "parse_property": "certify.vnnlib",
+    "Bound": "certify.contract",
+    "certify": "certify:",
     "Clever": "certify.clever",
     "clever": "certify.clever",
     "Lipschitz": "certify.lipschitz",
