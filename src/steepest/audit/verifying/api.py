@@ -85,6 +85,7 @@ def verify(
         return _decided(itself, _Itself(itself), question, timeout, seed)
     with unpacked(Path(network)) as path:
         model = load(path, box=None)
+        model = model.with_facts(replace(model.facts, source=str(network)))
         return _decided(model, Original(path), question, timeout, seed)
 
 
