@@ -265,7 +265,7 @@ def _layers(model: Mapping[str, Any]) -> Table:
     head = ("Layer", "Kind", "Units exactly flat", *(f"Stretch, {word}" for _, word in _WAYS))
     rows = [
         (
-            short(layer["name"], 40),
+            short(layer["name"] or "the whole network", 40),
             layer["kind"],
             percent(layer["flat"]) if measured(layer["flat"]) else NONE,
             *(_times(layer[way]) for way, _ in _WAYS),

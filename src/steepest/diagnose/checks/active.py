@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import Tensor
 
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipes import ATTACKS
@@ -17,6 +16,7 @@ from steepest.basis.errors import ModelError
 from steepest.basis.streams import Stream
 from steepest.diagnose.check import Price, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
+from steepest.diagnose.features import features_of
 from steepest.diagnose.probe import Probe
 from steepest.diagnose.searches import require_gradient
 from steepest.models.model import Model
@@ -47,7 +47,7 @@ def active(probe: Probe) -> Judgement:
     """
     require_gradient(probe)
     rows = probe.require_right()[: min(_EXAMPLES, _COST.examples(probe))]
-    features = _features(probe)
+    features = features_of(probe)
     task = _planted(probe, features, rows)
     if len(task.rows) < _FEWEST:
         raise NotRun(f"{len(task.rows)} of {len(rows)} planted points can be told apart by a plane; {_FEWEST} must be")
@@ -173,44 +173,3 @@ class _Beyond:
     def rows(self, index: Tensor) -> Self:
         """See `Goal.rows`."""
         return replace(self, side=self.side.rows(index))
-
-
-def _features(probe: Probe) -> Model:
-    """Return the model up to the input of the linear layer that is called last.
-
-    Raises:
-        NotRun: there is none, or its input is not one vector of each example.
-    """
-    network = probe.model.network
-    if not isinstance(network, nn.Module):
-        raise NotRun("the model is a function, so its last linear layer cannot be found")
-    last = _last_linear(network, probe.x[:1])
-    if last is None:
-        raise NotRun("no linear layer answers last, so there are no features to plant points in")
-
-    def features(x: Tensor) -> Tensor:
-        held: list[Tensor] = []
-        hook = last.register_forward_pre_hook(lambda _, given: held.append(given[0]))
-        try:
-            network(x)
-        finally:
-            hook.remove()
-        if held[-1].shape[:-1] != x.shape[:1]:
-            raise NotRun("the last linear layer is given more than one vector of each example")
-        return held[-1]
-
-    made = Model(features, probe.model.box, facts=replace(probe.model.facts, classes=None, outputs="logits"))
-    return made.asked_by(probe.asked)
-
-
-def _last_linear(network: nn.Module, x: Tensor) -> nn.Linear | None:
-    called: list[nn.Linear] = []
-    note: Callable[..., None] = lambda module, given, answer: called.append(module)  # noqa: E731
-    hooks = [part.register_forward_hook(note) for part in network.modules() if isinstance(part, nn.Linear)]
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return called[-1] if called else None
