@@ -8,6 +8,7 @@ from typing import Protocol, Self, final
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
+from steepest.basis.tensors import flat
 from steepest.budgets import coordinatewise
 from steepest.budgets.region import Region
 
@@ -84,11 +85,11 @@ class Around:
             return _corner(a, self.low, self.high, owner)
         part = self.region.rows(owner)
         given = a.detach()
-        value = (given * part.x.double()).flatten(1).sum(1) - part.support(-given)
+        value = flat(given * part.x.double()).sum(1) - part.support(-given)
         if not a.requires_grad:
             return value
         # The derivative of a support function is the point where it is reached.
-        return value + ((a - given) * part.extreme(-given).double()).flatten(1).sum(1)
+        return value + flat((a - given) * part.extreme(-given).double()).sum(1)
 
     def rows(self, index: Tensor) -> Around:
         """See `Ground.rows`."""
@@ -107,5 +108,5 @@ def magnitude(a: Tensor, ground: Ground, owner: Tensor) -> Tensor:
 def dot(a: Tensor, part: Tensor) -> Tensor:
     """Return ⟨a, part⟩ for rows a [M, *shape] and one part for all rows or one for each, [M]."""
     if len(part) == 1:
-        return a.flatten(1) @ part.flatten()
-    return (a.flatten(1) * part.flatten(1)).sum(1)
+        return flat(a) @ part.flatten()
+    return (flat(a) * flat(part)).sum(1)
