@@ -58,6 +58,12 @@ class Bound:
         certified: bool [N], nothing inside the budget is classified otherwise than y.
         method: the certifier's call.
         assumptions: what it rests on, one sentence each.
+
+    >>> import steepest as st
+    >>> f = st.Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
+    >>> bound = st.certify(f, torch.tensor([[0.3, 0.1]]), torch.tensor([1]), st.Linf(0.04), method="linear")
+    >>> bound.certified, bound.method, len(bound.assumptions)
+    (tensor([True]), 'linear()', 1)
     """
 
     gauge: Tensor
