@@ -53,7 +53,26 @@ def residual(seed: int) -> nn.Module:
     return Residual().eval()
 
 
+class Maxima(nn.Module):
+    """Overlapping windows, a largest value over an axis, the larger of two, slopes that were learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.slopes, self.last = nn.Conv2d(1, 4, 2), nn.PReLU(4, 0.3), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.max_pool2d(self.slopes(self.first(x)), 2, 1)
+        h = torch.maximum(h, 0.5 * h.flip(1))
+        return self.last(torch.cat([h.amax(2), h.mean(3) - 1], 1).flatten(1)[:, :16])
+
+
+def maxima() -> nn.Module:
+    torch.manual_seed(3)
+    return Maxima().eval()
+
+
 NETS = {
+    "maxima": (maxima(), (1, 4, 4)),
     "chain": (chain(0), (5,)),
     "elu": (chain(1, nn.ELU()), (5,)),
     "residual": (residual(0), (1, 4, 4)),
@@ -140,7 +159,7 @@ def test_the_order_of_the_constants(seed: int) -> None:
 def test_no_point_of_the_region_has_a_smaller_margin(method: str, name: str) -> None:
     net, shape = NETS[name]
     model = st.Model(net)
-    if method == "eclipse" and name == "residual":
+    if method == "eclipse" and name in ("residual", "maxima"):
         with pytest.raises(NoCertificateError, match=r"eclipse: aten\.\w+ .* no (chain|activation)"):
             prover(method, model, shape)
         return
@@ -251,7 +270,7 @@ def test_what_was_seen_lies_below_what_was_proven(name: str) -> None:
     assert (seen.whole_sampled <= seen.whole_ascended).all() and (seen.whole_ascended <= ceiling.best).all()
     assert (found.radius <= found.attainable).all() and (found.radius > 0).all()
     assert (found.pairs <= math.sqrt(2) * ceiling.product).all()
-    assert (ceiling.eclipse is None) == (name == "residual") == ("eclipse" in ceiling.why)
+    assert (ceiling.eclipse is None) == (name in ("residual", "maxima")) == ("eclipse" in ceiling.why)
     assert sum(layer.share for layer in ceiling.layers) == pytest.approx(1.0)
     # Climbing finds more than sampling somewhere, or nothing was climbed.
     assert name != "chain" or (seen.ascended > 1.001 * seen.sampled).any()
@@ -296,3 +315,14 @@ def test_a_model_without_a_rule_still_has_lower_bounds() -> None:
     # ∇(x₁² − x₂²) = (2x₁, −2x₂) is longest at a point of the circle, and at most 2(‖x‖ + 0.1) long.
     longest = 2 * (math.hypot(0.5, 0.2) + 0.1)
     assert 0.99 * longest < float(found.found.ascended) <= longest
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+def test_no_attack_succeeds_below_the_radius(name: str) -> None:
+    net, shape = NETS[name]
+    model, x = st.Model(net), torch.rand(6, *shape, generator=torch.Generator().manual_seed(3))
+    y = model.logits(x).argmax(1)
+    found = st.lipschitz(model, x, y, st.L2(2.0), samples=2, steps=1)
+    assert found.radius is not None
+    broken = st.attack("ddn(steps=30)", model, x, y, st.L2(2.0))
+    assert broken.won.any() and (broken.radius[broken.won].double() > found.radius[broken.won]).all()

@@ -47,6 +47,16 @@ def test_a_bound_holds_where_the_numbers_are_few_or_strange() -> None:
     assert true <= matrix_norm(wide) < 1.01 * true
 
 
+@pytest.mark.parametrize(("smaller", "above"), [(5, 1e-9), (70, 0.01)])
+def test_of_many_matrices_the_largest_norm_is_found(smaller: int, above: float) -> None:
+    generator = torch.Generator().manual_seed(smaller)
+    for spread in (0.0, 0.01, 2.0):  # all alike, nearly, or a few far larger than the rest
+        many = torch.randn(50, smaller, 80, 2, generator=generator, dtype=torch.float64)
+        many = torch.view_as_complex(many) * torch.rand(50, 1, 1, generator=generator).double() ** spread
+        true = float(torch.linalg.svdvals(many)[:, 0].max())
+        assert true <= matrix_norm(many) <= (1 + above) * true
+
+
 def kernel(groups: int) -> Tensor:
     return torch.randn(6, 4 // groups, 3, 3, generator=torch.Generator().manual_seed(groups), dtype=torch.float64)
 

@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
+from steepest.app import guarantees
 from steepest.app import options as o
-from steepest.app.exits import foreseen
+from steepest.app.exits import CONTINUES, NOTHING, foreseen
 from steepest.basis.version import VERSION
-
-CONTINUES = "the same command continues where it stopped"
-NOTHING = "nothing was written"
 
 app = typer.Typer(
     name="steepest",
@@ -287,6 +285,10 @@ def compare(
     from steepest.app.compare import run
 
     run(models, given, as_json=as_json, outputs=output or [])
+
+
+app.command()(guarantees.smooth)
+app.command()(guarantees.verify)
 
 
 @app.command()

@@ -18,8 +18,11 @@ EXACT = 1024
 _GRAM = 4096
 """The smaller side up to which that is done; beyond, what rows and columns sum to must do."""
 
-_BATCHED = 128
+_BATCHED = 64
 """The smaller side up to which many matrices (a convolution's frequencies) are decomposed."""
+
+_BLOCK = 16
+"""So many of many matrices are looked at closely at once, those that may be the largest first."""
 
 SQUARINGS = 6
 """With so many, a Gaussian matrix's bound is less than 1 % above its norm."""
@@ -42,9 +45,25 @@ def matrix_norm(matrices: Tensor) -> float:
     smaller, many = min(wide.shape[-2:]), wide.ndim > 2 and wide[..., 0, 0].numel() > 1
     if smaller > _GRAM:
         return schur(wide.abs())
-    if smaller <= (_BATCHED if many else EXACT):
-        return math.sqrt(_largest_eigenvalue(wide))
-    return float(gram_bound(wide, SQUARINGS).max())
+    if many:
+        return _largest_of_many(wide.flatten(0, -3), exact=smaller <= _BATCHED)
+    return math.sqrt(_largest_eigenvalue(wide)) if smaller <= EXACT else float(gram_bound(wide, SQUARINGS).max())
+
+
+def _largest_of_many(matrices: Tensor, *, exact: bool) -> float:
+    """Return a bound of the largest norm of [B, m, n]: most matrices are known from afar not to have it."""
+    rough = gram_bound(matrices, 1)
+    best = 0.0
+    for block in torch.split(rough.argsort(descending=True), _BLOCK):
+        block = block[rough[block] > best]
+        if not len(block):
+            break
+        found = matrices[block[gram_bound(matrices[block], 3) > best]]
+        if not len(found):
+            continue
+        close = math.sqrt(_largest_eigenvalue(found)) if exact else float(gram_bound(found, SQUARINGS).max())
+        best = max(best, close)
+    return best
 
 
 def schur(nonnegative: Tensor) -> float:
@@ -108,7 +127,7 @@ def circular_norm(
 ) -> float:
     """Return the L2 norm of a circular convolution on a grid whose sides are multiples of the stride, from above.
 
-    Exact but for rounding up to 128 channels (of the smaller side, in a group).
+    Exact but for rounding up to 64 channels (of the smaller side, in a group), within 1 % for most others.
 
     >>> kernel = torch.ones(1, 1, 3, dtype=torch.float64)
     >>> round(circular_norm(kernel, [8], stride=[1], dilation=[1], groups=1), 6)     # all ones is stretched most
