@@ -59,11 +59,11 @@ class Bound:
         method: the certifier's call.
         assumptions: what it rests on, one sentence each.
 
-    >>> import steepest as st
+    >>> import torch, steepest as st
     >>> f = st.Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
-    >>> bound = st.certify(f, torch.tensor([[0.3, 0.1]]), torch.tensor([1]), st.Linf(0.04), method="linear")
-    >>> bound.certified, bound.method, len(bound.assumptions)
-    (tensor([True]), 'linear()', 1)
+    >>> bound = st.certify(f, torch.tensor([[0.3, 0.1]]), torch.tensor([1]), st.Linf(0.04), method="crown")
+    >>> bound.certified, bound.radius.round(decimals=3)
+    (tensor([True]), tensor([0.0500], dtype=torch.float64))
     """
 
     gauge: Tensor
