@@ -33,7 +33,7 @@ def test_json_is_one_object_with_what_was_promised(place: Path) -> None:
     assert found["stages"][0]["entered"] == COUNT
     broken = sum(stage["broken"] for stage in found["stages"])
     assert found["robust_accuracy"] == pytest.approx(1 - broken / COUNT)
-    assert all(set(row) == {"epsilon", "fgsm", "best"} for row in found["curve"])
+    assert all(set(row) == {"epsilon", "fgsm", "best", "certified"} for row in found["curve"])
     assert [row["n"] for row in found["per_class"]] == [COUNT // CLASSES] * CLASSES
     assert (Path(found["run"]) / "report.html").exists()
 
