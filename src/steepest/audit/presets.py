@@ -93,7 +93,7 @@ PRESETS = {
             _rung("ascent", "apgd(steps=50, restarts=2)"),
             _rung("class 1", "apgd(steps=50, targets=1)", rank=0),
             _proof("lipschitz-pairs", units=1_000_000),
-            _proof("crown", units=4_000),
+            _proof("crown", units=6_000),
             _proof("alpha-crown", units=1_000),
             *(_rung(f"class {rank + 1}", "apgd(steps=50, targets=1)", rank=rank) for rank in range(1, 9)),
             _rung("swaps", "greedy-swap(rounds=30, swaps=64)", kinds=_COUNTED),
