@@ -187,7 +187,10 @@ def _fit(values: np.ndarray, start: float) -> tuple[float, float, float] | None:
 
     gap = max(1 - float(values.mean()), 1e-6)
     found = optimize.minimize(
-        loss, np.log([start, 0.1 * gap, gap]), method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-3, "fatol": 1e-4}
+        loss,
+        np.log([start, 0.1 * gap, gap]),
+        method="Nelder-Mead",
+        options={"maxiter": 400, "xatol": 1e-3, "fatol": 1e-4},
     )
     if not math.isfinite(found.fun):
         return None
