@@ -15,6 +15,7 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.audit.presets import PRESETS
 from steepest.basis.catalogue import Catalogue
 from steepest.budgets.catalogue import BUDGETS
+from steepest.certify.library import CERTIFIERS
 from steepest.diagnose.checks import CHECKS
 from steepest.models.objectives import OBJECTIVES
 
@@ -52,6 +53,7 @@ def page() -> str:
             "",
             section("Attacks", ATTACKS, ("needs", "budgets", "cost", "source"), calls=True),
             section("Checks", CHECKS, ("question", "sign of", "source")),
+            section("Certifiers", CERTIFIERS, ("budgets", "cost", "when", "source"), calls=True),
             section("Budgets", BUDGETS, ("text", "unit", "source")),
             section("Objectives", OBJECTIVES, ("ascends", "ranks_by", "source")),
             f"## Presets\n\n{table(['name', 'attacks, in order', 'cost'], presets)}\n",

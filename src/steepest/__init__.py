@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from steepest.audit.api import audit as audit
     from steepest.audit.comparison import Comparison as Comparison
     from steepest.audit.comparison import compare as compare
+    from steepest.audit.verifying.api import verify as verify
+    from steepest.audit.verifying.contract import Decision as Decision
     from steepest.basis.box import Box as Box
     from steepest.basis.errors import ContractError as ContractError
     from steepest.basis.errors import DataError as DataError
@@ -50,10 +52,15 @@ if TYPE_CHECKING:
     from steepest.budgets.subspace import low_frequency as low_frequency
     from steepest.budgets.tabular import Tabular as Tabular
     from steepest.budgets.weighted import Weighted as Weighted
+    from steepest.certify.api import certify as certify
     from steepest.certify.clever import Clever as Clever
     from steepest.certify.clever import clever as clever
+    from steepest.certify.contract import Bound as Bound
     from steepest.certify.lipschitz import Lipschitz as Lipschitz
     from steepest.certify.lipschitz import lipschitz as lipschitz
+    from steepest.certify.smoothing import Smoothed as Smoothed
+    from steepest.certify.smoothing import smoothed as smoothed
+    from steepest.certify.vnnlib import parse_property as parse_property
     from steepest.diagnose.api import Diagnosis as Diagnosis
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
@@ -86,6 +93,8 @@ _HOMES = {
     "audit": "audit:",
     "Comparison": "audit.comparison",
     "compare": "audit.comparison",
+    "verify": "audit.verifying.api",
+    "Decision": "audit.verifying.contract",
     "Box": "basis.box",
     "ContractError": "basis.errors",
     "DataError": "basis.errors",
@@ -108,6 +117,11 @@ _HOMES = {
     "low_frequency": "budgets.subspace",
     "relations": "budgets.relations",
     "Weighted": "budgets.weighted",
+    "Smoothed": "certify.smoothing",
+    "smoothed": "certify.smoothing",
+    "parse_property": "certify.vnnlib",
+    "Bound": "certify.contract",
+    "certify": "certify:",
     "Clever": "certify.clever",
     "clever": "certify.clever",
     "Lipschitz": "certify.lipschitz",

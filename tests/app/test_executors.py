@@ -218,7 +218,7 @@ def test_of_two_that_begin_at_once_one_plan_stands(place: Path) -> None:
     job = opened(order_of(batch_size=None))
     first, _ = begin(RunFolder("run"), job, None, 1)
     folder = RunFolder("run")
-    folder.begin({"schema_version": 1, "plan": {}, "late": True})  # the loser's manifest is not written
+    folder.begin({"schema_version": 2, "plan": {}, "late": True})  # the loser's manifest is not written
     second, continued = begin(folder, job, None, 2)
     assert continued and second.plan == first.plan
 

@@ -14,7 +14,8 @@ from tests.architecture.tree import SOURCE
 
 HEAVY = {"torch", "numpy", "scipy", "sklearn", "pyarrow", "onnx", "onnxruntime", "PIL", "jinja2", "vl_convert", "rich"}
 COMMANDS = (
-    "audit", "attack", "compare", "curve", "diagnose", "report", "view", "runs", "list", "init", "doctor",
+    "audit", "attack", "smooth", "verify", "compare", "curve", "diagnose", "report", "view", "runs", "list", "init",
+    "doctor",
 )  # fmt: skip
 
 

@@ -200,7 +200,7 @@ def row(number: int, **known) -> dict[str, object]:
         "example_id": number, "label": 0, "pixel_hash": "", "clean_prediction": 0, "clean_margin": 1.0, "broken": False,
         "broken_by": None, "proven_by": None, "adversarial_prediction": 0, "radius": None, "radius_gauge": None,
         "gauge": 0.5, "margin": 0.5, "forwards": 3, "backwards": 1, "status": "exhausted", "seed": 0,
-        "fgsm_broken": [False], "unconfirmed": 0,
+        "fgsm_broken": [False], "unconfirmed": 0, "proven_radius": 0.0, "proven_gauge": 0.0, "rounding": False,
     } | known  # fmt: skip
 
 

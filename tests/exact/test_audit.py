@@ -152,7 +152,7 @@ def test_a_nan_gradient_is_never_robust_and_clean_accuracy_stays():
     assert run.clean_accuracy == 1
     assert run.robust_accuracy == 0
     assert run.summary["blind"]["nonfinite"] == 40
-    assert run.summary["curve"][0] == {"epsilon": 0.0, "fgsm": 1.0, "best": 1.0}
+    assert run.summary["curve"][0] == {"epsilon": 0.0, "fgsm": 1.0, "best": 1.0, "certified": None}
 
 
 def test_a_flat_model_is_said_to_be_blind():

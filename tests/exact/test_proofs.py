@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import steepest as st
-from steepest.attacks.contract import Problem
 from steepest.attacks.recipes import ATTACKS
 from steepest.audit import assurance, order
 from steepest.audit.cascade import Cascade
@@ -26,18 +25,22 @@ COUNT, SIZE = 60, 6
 
 @dataclass(frozen=True)
 class Affine:
-    """Proves where the margin of two affine outputs is above `slack` times what the region can take from it."""
+    """Bounds the margin of two affine outputs, less `slack` times what the region can take from it."""
 
     network: nn.Linear
     slack: float = 1.0
     call: str = "affine()"
+    budgets: tuple[str, ...] = ()
+    assumes: tuple[str, ...] = ()
 
-    def prove(self, problem: Problem) -> Tensor:
-        assert problem.clean is not None
-        y = problem.y
-        gap = problem.clean.gather(1, y[:, None]) - problem.clean.gather(1, 1 - y[:, None])
-        slope = self.network.weight[1 - y] - self.network.weight[y]
-        return gap[:, 0] > self.slack * problem.region.support(slope)
+    def prepared(self, model: st.Model, shape: tuple[int, ...]) -> Affine:
+        return self
+
+    def lower(self, region: st.Region, y: Tensor) -> Tensor:
+        outputs = self.network(region.x).double().detach()
+        gap = outputs.gather(1, y[:, None]) - outputs.gather(1, 1 - y[:, None])
+        slope = (self.network.weight[1 - y] - self.network.weight[y]).detach()
+        return gap[:, 0] - self.slack * region.support(slope)
 
 
 def material() -> tuple[nn.Linear, Tensor, Tensor]:
@@ -69,6 +72,7 @@ def climbed(budgets: list[st.Linf], *rungs: Rung, slack: float = 1.0) -> tuple[O
         rungs=(Rung(name="affine", work=Affine(network, slack)), *rungs),
         objective=objective_of("scaled-ce"),
         factors=torch.tensor([1.0]),
+        shape=(SIZE,),
         seed=0,
     )
     return cascade.run(x, y, torch.arange(COUNT)), sum(asked)
@@ -85,7 +89,7 @@ def test_a_proven_example_enters_no_later_rung():
     assert noise.entered == affine.entered - affine.proven and noise.proven is None
     assert (outcome.forwards[outcome.proven] == 1).all()  # x alone
     assert asked == int(outcome.forwards.sum())
-    assert [name == "affine" for name in outcome.proven_by] == outcome.proven.tolist()
+    assert all(name == "affine" for name, proven in zip(outcome.witness, outcome.proven, strict=True) if proven)
     assert not (outcome.proven & outcome.broken).any()
 
 

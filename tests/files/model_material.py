@@ -82,6 +82,24 @@ def convolution(path: Path, shape: list[int] | None = None, batch: Any = 1) -> P
     return saved(path, nodes, weights, entry=(batch, 1, 4, 4), batch=batch)
 
 
+def two_layers(path: Path, network: nn.Sequential) -> Path:
+    """Linear, ReLU, Linear on two inputs, as a file whose input is 1×1×2."""
+    nodes = [
+        helper.make_node("Reshape", ["in", "shape"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["a"], transB=1),
+        helper.make_node("Relu", ["a"], ["z"]),
+        helper.make_node("Gemm", ["z", "v", "c"], ["out"], transB=1),
+    ]
+    held = {"w": network[0].weight, "b": network[0].bias, "v": network[2].weight, "c": network[2].bias}
+    weights = [numpy_helper.from_array(value.detach().numpy(), name) for name, value in held.items()]
+    weights.append(numpy_helper.from_array(np.array([-1, 2], np.int64), "shape"))
+    ends = (("in", [1, 1, 2]), ("out", [1, len(network[2].bias)]))
+    entry, leave = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
+    graph = helper.make_graph(nodes, "tiny", [entry], [leave], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
 def alone(path: Path, x: Tensor) -> Tensor:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -31,6 +31,7 @@ from steepest.report.wording import (
     assured,
     at_most,
     blind,
+    bracket,
     budget,
     certified,
     count,
@@ -56,8 +57,9 @@ def run(given: Mapping[str, Any], *, as_json: bool, outputs: Sequence[str]) -> N
             terminal.say(note)
         gates = parse_gates(settings.gate)
         targets = exports.checked(outputs, ENDINGS)
+        command = command_line(["audit"], settings.model_copy(update={"shard": None}))
         try:
-            found = _audited(settings, terminal)
+            found = audited(settings, command, terminal)
         except PartFinished as finished:
             terminal.say(str(finished))
             if as_json:
@@ -70,7 +72,7 @@ def run(given: Mapping[str, Any], *, as_json: bool, outputs: Sequence[str]) -> N
         console.show_json(found.summary)
     else:
         show(found, [page, *targets])
-    _judge(claims, found.summary, terminal)
+    judge(claims, found.summary, terminal)
 
 
 def export(found: AuditRun, targets: Sequence[Path], claims: Sequence[Claim] = ()) -> None:
@@ -88,8 +90,13 @@ def export(found: AuditRun, targets: Sequence[Path], claims: Sequence[Claim] = (
             report(found, path)
 
 
-def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
-    """Look at what is cheap to refuse before anything large is opened."""
+def audited(settings: Settings, command: str, terminal: console.Terminal) -> AuditRun:
+    """Measure what settings ask for; what is cheap to refuse is looked at before anything large is opened.
+
+    Args:
+        command: the line that the report gives to repeat the run. The records of a part are part of those of the
+            whole, so it names no part.
+    """
     preset_of(settings.preset)
     if settings.attacks is not None:
         parse_attacks(settings.attacks)
@@ -110,6 +117,7 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         budgets,
         preset=settings.preset,
         attacks=settings.attacks,
+        certify=settings.method,
         objective=settings.objective,
         target=target,
         out=settings.out or default_folder(settings, model.facts.sha256),
@@ -124,8 +132,7 @@ def _audited(settings: Settings, terminal: console.Terminal) -> AuditRun:
         assure=settings.assure,
         diagnose=settings.diagnose,
         allow_chance=settings.allow_chance,
-        # The records of a part are part of those of the whole, which is what the report repeats.
-        command=command_line(["audit"], settings.model_copy(update={"shard": None})),
+        command=command,
         progress=terminal,
         executor=hands,
         shard=settings.shard,
@@ -151,7 +158,7 @@ def show(found: AuditRun, written: Sequence[Place]) -> None:
             f"[{100 * low:.1f}, {100 * high:.1f}] of N={summary['n']} under {budget({**summary, **each})}{aim}, "
             f"clean {percent(summary['clean_accuracy'])}"
         )
-    for sentence in filter(None, (assured(summary), certified(summary), *blind(summary))):
+    for sentence in filter(None, (assured(summary), certified(summary), bracket(summary), *blind(summary))):
         console.say(sentence)
     console.say(f"accuracy at ε: {_curve(summary['curve'])}")
     show_verdict(summary["verdict"])
@@ -190,7 +197,8 @@ def _curve(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{size(row['epsilon'])}: {percent(row['best'])}" for row in known[::step])
 
 
-def _judge(claims: Sequence[Claim], summary: Mapping[str, Any], terminal: console.Terminal) -> None:
+def judge(claims: Sequence[Claim], summary: Mapping[str, Any], terminal: console.Terminal) -> None:
+    """Leave with the exit code of a gate that does not hold, or holds on a number that cannot be believed."""
     failed = [claim for claim in claims if not claim.holds]
     for claim in failed:
         terminal.say(claim.says)

@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
+from steepest.app import guarantees
 from steepest.app import options as o
-from steepest.app.exits import foreseen
+from steepest.app.exits import CONTINUES, NOTHING, foreseen
 from steepest.basis.version import VERSION
-
-CONTINUES = "the same command continues where it stopped"
-NOTHING = "nothing was written"
 
 app = typer.Typer(
     name="steepest",
@@ -94,6 +92,45 @@ def audit(
     """
     given = o.given(locals(), "as_json", "output")
     from steepest.app.audit import run
+
+    run(given, as_json=as_json, outputs=output or [])
+
+
+@app.command()
+@foreseen(CONTINUES)
+def certify(
+    model: o.Model,
+    data: o.Data,
+    budget: o.Budget = None,
+    method: o.Method = None,
+    label: o.Label = None,
+    out: o.Out = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    seed: o.Seed = None,
+    batch_size: o.BatchSize = None,
+    device: o.Device = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    box: o.Box = None,
+    labels: o.Labels = None,
+    resize: o.Resize = None,
+    weights: o.Weights = None,
+    feature_weights: o.FeatureWeights = None,
+    mask: o.Mask = None,
+    trust_code: o.TrustCode = None,
+    allow_chance: o.AllowChance = None,
+    gate: o.Gate = None,
+    as_json: o.AsJson = False,
+    output: o.Outputs = None,
+) -> None:
+    """Prove up to which size nothing breaks an example.
+
+    Of every example the largest size that is proven and the smallest that a quick search breaks; how many are robust
+    at least and at most at each --budget, and a page. Proofs hold against every attack.
+    """
+    given = o.given(locals(), "as_json", "output")
+    from steepest.app.certify import run
 
     run(given, as_json=as_json, outputs=output or [])
 
@@ -250,6 +287,10 @@ def compare(
     run(models, given, as_json=as_json, outputs=output or [])
 
 
+app.command()(guarantees.smooth)
+app.command()(guarantees.verify)
+
+
 @app.command()
 @foreseen(NOTHING)
 def report(
@@ -320,7 +361,9 @@ def runs_merge(
 @app.command("list")
 @foreseen(NOTHING)
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="attacks, budgets, checks, objectives or presets.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="attacks, budgets, certifiers, checks, objectives or presets.")
+    ],
     budget: Annotated[
         str | None, typer.Option(metavar="KIND", help="Of the attacks, those that serve this budget: l1.")
     ] = None,

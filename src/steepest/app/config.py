@@ -68,6 +68,7 @@ class Settings(BaseModel):
     budget: str | None = None
     preset: str = "standard"
     attacks: Words | None = None
+    method: Words | None = None
     objective: str = "scaled-ce"
     target: Text | None = None
     label: Text | None = None

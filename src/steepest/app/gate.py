@@ -12,7 +12,7 @@ from steepest.basis.errors import UsageError, unknown
 from steepest.report.contract import Claim
 
 _RULE = re.compile(r"\s*([\w-]+)\s*(>=|>)\s*([^\s<>=]+)\s*")
-_MEASURES = ("robust", "robust_low", "clean")
+_MEASURES = ("robust", "robust_low", "clean", "certified")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +25,13 @@ class Gate:
     threshold: float
 
     def measured(self, summary: Mapping[str, Any]) -> float:
-        """Return the number that the rule is about; `robust_low` is the lower end of the interval."""
+        """Return the number that the rule is about; `robust_low` is the lower end of the interval.
+
+        Where no certifier ran, nothing is certified.
+        """
         if self.measure == "robust_low":
             return float(summary["robust_interval"][0])
-        return float(summary[f"{self.measure}_accuracy"])
+        return float(summary[f"{self.measure}_accuracy"] or 0.0)
 
     def holds(self, summary: Mapping[str, Any]) -> bool:
         """Return whether the summary of an audit keeps the rule."""

@@ -76,6 +76,9 @@ Diagnose = Annotated[
 AllowChance = Annotated[
     bool | None, typer.Option("--allow-chance", help="Go on although the model is no better than chance.")
 ]
+Method = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Names of `steepest list certifiers`: crown if left out.")
+]
 Gate = Annotated[
     list[str] | None, typer.Option(metavar="RULE", help="Exit with 10 unless it holds: 'robust>=0.40', 'clean>0.9'.")
 ]

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from steepest.attacks.api import ObjectiveChoice
 from steepest.audit.assurance import assure as follow_up
+from steepest.audit.brackets import bracketed
 from steepest.audit.diagnosis import diagnose as judge
 from steepest.audit.executors.contract import Executor, Task
 from steepest.audit.executors.in_process import InProcess
@@ -72,9 +73,14 @@ class AuditRun:
         return tuple(Finding.from_record(each) for each in self.summary["findings"])
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one dict per example; the fields are described at `audit.contract.RECORD`."""
+        """Return one dict per example; the fields are described at `audit.contract.RECORD`.
+
+        Two are added: `bracket`, "decided" where the example is broken or proven, "rounding" where a success inside
+        what is proven is gone in float64, else "open"; and `ratio`, `radius` over `proven_radius`, None where there is
+        none.
+        """
         manifest = RunFolder(self.folder).manifest()
-        return list(RunFolder(self.folder).table(manifest["shards"]).to_pylist())
+        return [bracketed(row) for row in RunFolder(self.folder).table(manifest["shards"]).to_pylist()]
 
 
 def audit(
@@ -84,6 +90,7 @@ def audit(
     *,
     preset: str = "standard",
     attacks: str | None = None,
+    certify: str | None = None,
     objective: ObjectiveChoice = "scaled-ce",
     target: int | None = None,
     out: str | Place | None = None,
@@ -116,6 +123,8 @@ def audit(
         budget: one, or several sizes of one kind; the headline is the largest.
         preset: "quick", "standard" or "thorough": the ladder of attacks with other budgets.
         attacks: catalogue calls separated by commas, instead of the preset's.
+        certify: names of `steepest list certifiers`, separated by commas, instead of the preset's: of every example
+            they measure the largest size that is proven, and a last search looks for the smallest that breaks.
         objective: what is ascended: a name, an object, or a function (outputs, y) → [N].
         target: attack towards this class; examples of that class are left out.
         out: the run's folder, or s3://bucket/path, gs://bucket/path; a temporary folder if left out.
@@ -154,6 +163,7 @@ def audit(
         budget=budget,
         preset=preset,
         attacks=attacks,
+        certify=certify,
         objective=objective,
         target=target,
         limit=limit,

@@ -12,6 +12,7 @@ from torch import Tensor
 from steepest.attacks.contract import Attack
 from steepest.attacks.fitting import serves
 from steepest.attacks.recipes import ATTACKS
+from steepest.audit.brackets import proven_sizes
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import RECORD, Stage
 from steepest.audit.data import pixel_hash
@@ -72,9 +73,10 @@ def assure(folder: RunFolder, job: Job, progress: Progress) -> None:
     columns: dict[str, list[Any]] = {name: [] for name in RECORD.names}
     total = Stage(name=ASSURANCE, epsilon=full.epsilons[0])
     progress.begin(ASSURANCE, len(sample))
+    sizes = proven_sizes(folder.unassured(-(-len(job.subject.ids) // plan.shard_size)), len(job.subject.source))
     with threads(plan.threads):
         for number, ids in enumerate(part for part in torch.split(sample, plan.shard_size) if len(part)):
-            outcome, found = _attacked(full, job, ids)
+            outcome, found = _attacked(full, job, ids, sizes[ids])
             keep_points(folder, f"assured-{number:05d}", outcome, ids, pictures=GALLERY, everything=plan.save)
             for name, values in found.items():
                 columns[name] += values
@@ -110,7 +112,7 @@ def _sample(folder: RunFolder, job: Job) -> Tensor:
     return ids[drawn(torch.arange(len(ids)), draw, job.plan.assure)[0]]
 
 
-def _attacked(full: Cascade, job: Job, ids: Tensor) -> tuple[Outcome, dict[str, list[Any]]]:
+def _attacked(full: Cascade, job: Job, ids: Tensor, proven: Tensor) -> tuple[Outcome, dict[str, list[Any]]]:
     x, y = job.subject.batch(ids)
-    outcome = full.rows(ids).run(x, y, ids.to(x.device))
+    outcome = full.rows(ids).run(x, y, ids.to(x.device), proven)
     return outcome, outcome.columns(ids, pixel_hash(x.cpu()), job.plan.seed)

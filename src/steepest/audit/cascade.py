@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -18,6 +18,7 @@ from steepest.attacks.fitting import require_fit
 from steepest.attacks.ranking import nearest_classes
 from steepest.attacks.recipes import ATTACKS
 from steepest.audit.batches import Batches
+from steepest.audit.certificates import Certificates, require_rounding
 from steepest.audit.contract import Stage
 from steepest.audit.outcome import FromX, Outcome
 from steepest.audit.rungs import Rung, drawn
@@ -25,6 +26,9 @@ from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
+from steepest.certify.api import BATCH, bounds
+from steepest.certify.contract import Prover
+from steepest.certify.radius import CAP, TOLERANCE
 from steepest.models.contract import Count, Need, Objective
 from steepest.models.estimated import Estimated
 from steepest.models.model import Model
@@ -50,7 +54,9 @@ class Cascade:
         rungs: in order of cost; where `fgsm` is among them its gradient also gives the curve.
         factors: the grid of the FGSM curve, in units of the largest budget.
         batch: so many examples are asked about at once; 0: all.
+        shape: of one example.
         first: the number of the first rung; rungs of other numbers draw other random numbers.
+        certificates: of the model, shared by all shards that this process computes.
 
     Raises:
         UsageError, ModelError: an attack cannot serve the budget or the model.
@@ -65,8 +71,10 @@ class Cascade:
     objective: Objective
     factors: Tensor
     seed: int
+    shape: tuple[int, ...]
     batch: int = 0
     first: int = 0
+    certificates: Certificates = field(default_factory=Certificates)
 
     def __post_init__(self) -> None:
         for rung in self.rungs:
@@ -84,27 +92,59 @@ class Cascade:
         budgets = tuple(budget.rows(index) for budget in self.budgets)
         return replace(self, budgets=budgets, objective=self.objective.rows(index))
 
-    def run(self, x: Tensor, y: Tensor, ids: Tensor) -> Outcome:
-        """Run all rungs on one shard; `ids` name the examples' random streams.
+    def run(self, x: Tensor, y: Tensor, ids: Tensor, proven: Tensor | None = None) -> Outcome:
+        """Run all rungs on one shard; `ids` name the examples' random streams, `proven` sizes are known already.
 
         Raises:
-            ContractError: an attack left its region. Any exception of an attack passes through: what did not run
-                is never counted as robustness.
+            ContractError: an attack left its region, or broke what is proven, and not by rounding. Any exception of an
+                attack passes through: what did not run is never counted as robustness.
         """
         batches = Batches(self.batch or max(1, y.numel()))
         with self.model.borrowed(self.seed), self.twin.borrowed(self.seed), torch.no_grad():
             # The curve is no search: it is measured in no twin, and its gradient serves every ε.
             whole = replace(self._problem(self.budgets[-1], x, y, ids), model=self.sloped)
-            outcome = self._clean(whole, batches)
+            outcome = self._clean(whole, batches, ids, proven)
+            sized = [pair for pair in enumerate(self.rungs, self.first) if pair[1].around]
+            for _, rung in sized:
+                if rung.certifier is not None:
+                    self._climb(rung, whole, outcome, batches, self.epsilons[-1])
             if any(rung.is_fgsm for rung in self.rungs):
                 self._measure_curve(whole, outcome, batches)
             for budget, epsilon in zip(self.budgets, self.epsilons, strict=True):
                 here = self._problem(budget, x, y, ids)
-                outcome.unprove()  # a proof holds for the budget it was made for
+                outcome.retire(self._share(epsilon))  # a proof holds for the budget it was made for
                 for number, rung in enumerate(self.rungs, self.first):
                     # Every rung draws numbers of its own: the same random start twice would be wasted.
-                    self._climb(rung, replace(here, stream=here.stream.split(number)), outcome, batches, epsilon)
+                    if not rung.around:
+                        self._climb(rung, replace(here, stream=here.stream.split(number)), outcome, batches, epsilon)
+            for number, rung in sized:
+                if rung.attack is not None:
+                    far = replace(here, region=here.region.scaled(CAP), stream=here.stream.split(number))
+                    self._approach(rung.name, rung.attack, far, outcome, batches)
+            self._settle(outcome, here)
         return outcome
+
+    def _share(self, epsilon: float) -> float:
+        """Return a budget's size in units of the largest."""
+        return epsilon / self.epsilons[-1] if self.epsilons[-1] > 0 else 1.0
+
+    def _settle(self, outcome: Outcome, here: Problem) -> None:
+        """Ask in float64 about every success inside what is proven.
+
+        Raises:
+            ContractError: one of them is repeated there.
+        """
+        for row, crossing in outcome.crossings.items():
+            at = torch.tensor([row], device=outcome.y.device)
+            rung = next((rung for rung in self.rungs if rung.name == crossing.certifier), None)
+            prover = None if rung is None else self._prover(rung)
+            y, region = outcome.y[at], outcome.region.rows(at)
+            require_rounding(self.model, crossing, region, y, here.goal.rows(at), prover)
+            outcome.rounding[row] = True
+
+    def _prover(self, rung: Rung) -> Prover | str:
+        """Return a certifier's prover of the user's own model, or why it has none."""
+        return self.certificates.prover(rung, self.model, self.shape)
 
     def _searched(self, recipe: Attack) -> Model:
         """Return what a recipe searches in; differences over a thousandth would drown in a twin's rounding."""
@@ -120,12 +160,12 @@ class Cascade:
             stream=Stream.of(self.seed, ids),
         )
 
-    def _clean(self, whole: Problem, batches: Batches) -> Outcome:
+    def _clean(self, whole: Problem, batches: Batches, ids: Tensor, proven: Tensor | None) -> Outcome:
         """Ask the model at x; what is wrong or not a number there is broken from the start."""
         begin, size, found = time.perf_counter(), batches.size, list[Tensor]()
         everyone = torch.arange(whole.y.numel(), device=whole.y.device)
         batches.each(everyone, lambda rows: found.append(self.model.logits(whole.region.x[rows])))
-        outcome = Outcome.at_x(whole, torch.cat(found), len(self.factors))
+        outcome = Outcome.at_x(whole, torch.cat(found), len(self.factors), ids, proven)
         count, broken, seconds = whole.y.numel(), int(outcome.broken.sum()), time.perf_counter() - begin
         stage = Stage(name="clean", epsilon=0.0, entered=count, broken=broken, forwards=count, seconds=seconds)
         stage.notes = batches.halved_from(size)
@@ -153,10 +193,13 @@ class Cascade:
         if unfit is None and rung.rank is not None:
             self._rank(here, outcome, batches, epsilon)
         with _stage(outcome, rung.name, epsilon, batches) as (stage, rows):
+            stage.certifier = rung.certifier is not None
             if unfit is not None:
                 stage.entered, stage.notes = 0, (unfit,)
                 return
-            stage.proven = None if rung.certifier is None else 0
+            if stage.certifier:
+                self._certify(rung, here, outcome, rows, stage)
+                return
             rows = rung.entering(rows, outcome.gap)
             first, others = rows, rows[:0]
             if rung.probe is not None and not (rung.after and outcome.has_broken(rung.after, epsilon)):
@@ -169,8 +212,49 @@ class Cascade:
                 stage.entered += others.numel()
                 batches.each(others, lambda part: self._ask(rung, here, outcome, part, stage))
 
+    def _certify(self, rung: Rung, here: Problem, outcome: Outcome, rows: Tensor, stage: Stage) -> None:
+        """Ask a certifier about the examples `rows`; those that it proves leave."""
+        prover, share = self._prover(rung), self._share(stage.epsilon)
+        if rung.around:  # the others may have proven less of what one has proven already
+            rows = (~outcome.broken).nonzero().squeeze(1)
+        assert not isinstance(prover, str)
+
+        def prove(part: Tensor) -> None:
+            region, right = here.region.rows(part), ~outcome.broken[part]
+            gauge, _ = bounds(prover, region, outcome.y[part], right, TOLERANCE if rung.around else None)
+            outcome.prove(part, gauge * share, stage.name)
+            stage.proven = (stage.proven or 0) + int((gauge >= 1).sum())
+
+        stage.entered, stage.proven = rows.numel(), 0
+        Batches(BATCH).each(rows, prove)
+        outcome.retire(share)
+
+    def _approach(self, name: str, attack: Attack, far: Problem, outcome: Outcome, batches: Batches) -> None:
+        """Look for the smallest success of all that is right at x, of what is broken or proven too."""
+
+        def near(rows: Tensor) -> None:
+            problem = replace(outcome.informed(far, rows, None), model=self._searched(attack))
+            found = attack.run(problem, self.seed)
+            again = self.model.logits(found.point)
+            kept = (found.won & problem.goal(again, problem.y)).nonzero().squeeze(1)
+            outcome.reached(rows[kept], found.point[kept], name)
+            inside = outcome.region.rows(rows[kept]).contains(found.point[kept]) & ~outcome.broken[rows[kept]]
+            outcome.solve(rows[kept[inside]], found.rows(kept[inside]), again[kept[inside]], name)
+            outcome.forwards[rows] += found.forwards + 1
+            outcome.backwards[rows] += found.backwards
+            stage.forwards += int(found.forwards.sum()) + rows.numel()
+            stage.backwards += int(found.backwards.sum())
+            stage.broken += int(inside.sum())
+
+        with _stage(outcome, name, self.epsilons[-1], batches) as (stage, _):
+            right = (outcome.radius_gauge > 0).nonzero().squeeze(1)
+            stage.entered = right.numel()
+            batches.each(right, near)
+
     def _unfit(self, rung: Rung) -> str | None:
         """Return why a rung does not apply to this audit, if so."""
+        if rung.certifier is not None and isinstance(found := self._prover(rung), str):
+            return f"no certificate: {found}"
         if isinstance(self.objective, Targeted) and (rung.rank or getattr(rung.work, "untargeted", False)):
             return "left out: the audit aims at one class, and this at others"
         classes = self.model.facts.classes
@@ -201,12 +285,8 @@ class Cascade:
         Where a twin was searched in, the model is asked about the best failures too: their margin is its own, and
         what the twin took for a failure may be a success.
         """
-        problem = outcome.informed(here, rows, rung.rank)
-        if rung.attack is None:
-            assert rung.certifier is not None
-            outcome.prove(rows[rung.certifier.prove(problem)], stage)
-            return
-        problem = replace(problem, model=self._searched(rung.attack))
+        assert rung.attack is not None
+        problem = replace(outcome.informed(here, rows, rung.rank), model=self._searched(rung.attack))
         known = outcome.curve if rung.is_fgsm else None
         found = rung.attack.run(problem, self.seed) if known is None else _fgsm(problem, known.rows(rows))
         doubtful = found.won if self.twin is self.model else torch.ones_like(found.won)

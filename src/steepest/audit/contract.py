@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from steepest.basis.errors import UsageError, unknown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 RECORD = pa.schema(
     [
@@ -24,6 +24,9 @@ RECORD = pa.schema(
         pa.field("broken", pa.bool_(), False),
         pa.field("broken_by", pa.string()),
         pa.field("proven_by", pa.string()),
+        pa.field("proven_radius", pa.float64(), False),
+        pa.field("proven_gauge", pa.float64(), False),
+        pa.field("rounding", pa.bool_(), False),
         pa.field("adversarial_prediction", pa.int64(), False),
         pa.field("radius", pa.float64()),
         pa.field("radius_gauge", pa.float64()),
@@ -39,7 +42,10 @@ RECORD = pa.schema(
 )
 """One row per example. `broken_by` is "clean" where the model is wrong at x, the rung's name where an attack
 succeeded ("assurance" where the full protocol did afterwards), null where none did; `proven_by` the certifier that
-proved the largest budget, null where none did. `radius` is the size in data units of the smallest success at any ε
+proved the largest budget, null where none did. `proven_radius` is the largest size in data units inside which nothing
+breaks the example, as far as a certifier was asked, 0 where nothing is proven; `proven_gauge` is the same in units of
+the largest budget; `rounding` says that a success inside it was one of the model's precision, gone in float64. `radius`
+is the size in data units of the smallest success at any ε
 tried, null if none; `radius_gauge` is the same in units of the largest budget. `gauge` (share of the largest budget
 that is used), `margin` and `adversarial_prediction` belong to the worst point inside the largest budget. `fgsm_broken`
 has one entry per factor of the plan. `unconfirmed` counts successes, of the model or of its twin, that the model, asked
@@ -150,7 +156,8 @@ class Stage:
 
     Attributes:
         entered, broken: examples that came in, and those that it broke.
-        proven: those that it proved robust; None where it is no certifier.
+        proven: those that it proved robust; None where it is no certifier, or one that could say nothing.
+        certifier: whether it is one.
         forwards, backwards: passes over examples.
         seconds: wall time.
         notes: what the attack said of itself, e.g. which objective took the place of one that needs more classes.
@@ -161,6 +168,7 @@ class Stage:
     entered: int = 0
     broken: int = 0
     proven: int | None = None
+    certifier: bool = False
     forwards: int = 0
     backwards: int = 0
     seconds: float = 0.0

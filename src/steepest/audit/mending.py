@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steepest.attacks.fitting import admits, serves
 from steepest.attacks.recipes import ATTACKS
+from steepest.audit.brackets import proven_sizes
 from steepest.audit.contract import RECORD, Stage, mended_key
 from steepest.audit.data import pixel_hash
 from steepest.audit.merging import MENDED, SUMS, merged
@@ -66,12 +67,13 @@ def mend(
     unmeasured = {row["example_id"] for row in table.to_pylist() if row["status"] == "nonfinite" and not repaired}
     ids = _survivors(job, table)
     ways = _ways(job, remedies) if len(ids) else ()
+    sizes = proven_sizes(table, len(job.subject.source))
     held, ledger, changes = table, list[Stage](), list[str]()
     with threads(job.plan.threads):
         for order, way in enumerate(ways):
             if not len(ids):
                 break
-            found = _tried(folder, job, way, order, ids, progress)
+            found = _tried(folder, job, way, order, (ids, sizes[ids]), progress)
             if isinstance(found, str):
                 ledger.append(Stage(name=way.name, epsilon=job.cascade.epsilons[-1], notes=(found,)))
                 continue
@@ -143,12 +145,17 @@ def _rungs(job: Job, way: Mended) -> tuple[Rung, ...]:
 
 
 def _tried(
-    folder: RunFolder, job: Job, way: Mended, order: int, ids: Tensor, progress: Progress
+    folder: RunFolder, job: Job, way: Mended, order: int, left: tuple[Tensor, Tensor], progress: Progress
 ) -> tuple[pa.Table, Stage] | str:
-    """Return the records of one way to search and its line in the ledger, or why it could not run."""
+    """Return the records of one way to search and its line in the ledger, or why it could not run.
+
+    `left` holds the ids of the survivors and the sizes proven of them.
+    """
+    size = job.plan.shard_size
+    parts = list(zip(torch.split(left[0], size), torch.split(left[1], size), strict=True))
     columns: dict[str, list[Any]] = {name: [] for name in RECORD.names}
     total = Stage(name=way.name, epsilon=job.cascade.epsilons[-1])
-    progress.begin(way.name, len(ids))
+    progress.begin(way.name, len(left[0]))
     try:
         cascade = replace(
             job.cascade,
@@ -157,9 +164,9 @@ def _tried(
             objective=objective_of(way.objective),
             first=_FIRST * (order + 1),
         )
-        for number, part in enumerate(torch.split(ids, job.plan.shard_size)):
+        for number, (part, proven) in enumerate(parts):
             x, y = job.subject.batch(part)
-            outcome = cascade.rows(part).run(x, y, part.to(x.device))
+            outcome = cascade.rows(part).run(x, y, part.to(x.device), proven)
             keep_points(
                 folder, f"mended-{order}-{number:05d}", outcome, part, pictures=GALLERY, everything=job.plan.save
             )

@@ -17,7 +17,7 @@ SUMS = ("forwards", "backwards", "unconfirmed")
 
 _SIZES = ("radius", "radius_gauge")
 _POINT = ("adversarial_prediction", "gauge", "margin")
-_CHANGED = ("broken", "broken_by", "status", *SUMS, *_SIZES, *_POINT)
+_CHANGED = ("broken", "broken_by", "rounding", "status", *SUMS, *_SIZES, *_POINT)
 
 
 MENDED = "mended"
@@ -51,6 +51,7 @@ def _both(old: Mapping[str, Any], new: Mapping[str, Any], stage: str) -> dict[st
     by = old["broken_by"] if old["broken"] else by
     return {
         "broken": old["broken"] or new["broken"],
+        "rounding": old["rounding"] or new["rounding"],
         "broken_by": by if old["broken"] or new["broken"] else None,
         "status": _said(old["status"], new["status"], stage),
         **{name: old[name] + new[name] for name in SUMS},

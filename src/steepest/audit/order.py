@@ -17,12 +17,14 @@ from steepest.audit.cascade import Cascade
 from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
 from steepest.audit.fingerprints import describe, ids_digest
-from steepest.audit.presets import preset_of, rungs_of
+from steepest.audit.presets import preset_of, rungs_of, sized
 from steepest.audit.subject import Subject, aimed, prepare
-from steepest.basis.errors import UsageError
+from steepest.basis.errors import NoCertificateError, UsageError
 from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
 from steepest.budgets.epsilon import largest
+from steepest.budgets.region import Region
+from steepest.certify.api import require_bounded
 from steepest.models.contract import Objective
 from steepest.models.model import Model, Network
 from steepest.models.objectives import OBJECTIVES, Targeted, objective_of
@@ -56,6 +58,7 @@ class Order:
     budget: Budget | Sequence[Budget]
     preset: str
     attacks: str | None
+    certify: str | None
     objective: ObjectiveChoice
     target: int | None
     limit: int | None
@@ -147,6 +150,8 @@ def opened(order: Order) -> Job:
     budgets = _budgets(order.budget, (len(source), *source.shape))
     epsilons, factors = _grid(preset_of(order.preset).factors, [one.rows(ids) for one in budgets])
     rungs, left_out = rungs_of(order.attacks, order.preset, budgets[-1], subject.model.facts.answers)
+    if order.certify is not None:
+        rungs = sized(rungs, order.certify, budgets[-1])
     cascade = Cascade(
         model=subject.model,
         twin=subject.sloped,
@@ -155,6 +160,7 @@ def opened(order: Order) -> Job:
         epsilons=epsilons,
         rungs=rungs,
         objective=chosen,
+        shape=tuple(source.shape),
         factors=torch.tensor(factors, dtype=torch.float64),
         seed=seed,
     )
@@ -179,7 +185,25 @@ def opened(order: Order) -> Job:
         shard_size=order.shard_size or 0,
         precision=order.precision,
     )
+    if order.certify is not None:
+        _require_proofs(cascade, subject)
     return Job(subject=replace(subject, notes=(*subject.notes, *left_out)), cascade=cascade, plan=plan)
+
+
+def _require_proofs(cascade: Cascade, subject: Subject) -> None:
+    """Refuse what was asked to be certified and cannot be.
+
+    Raises:
+        UsageError: budget and box bound nothing.
+        NoCertificateError: no certifier has rules for the model; names what the first of them met.
+    """
+    ids, x, _ = subject.first
+    require_bounded(Region(cascade.budgets[-1].rows(ids), subject.model.box, x))
+    asked = [rung for rung in cascade.rungs if rung.certifier is not None]
+    found = [cascade.certificates.prover(rung, subject.model, cascade.shape) for rung in asked]
+    reasons = [f"{rung.name}: {why}" for rung, why in zip(asked, found, strict=True) if isinstance(why, str)]
+    if len(reasons) == len(asked):
+        raise NoCertificateError(" ".join(dict.fromkeys(reasons)))
 
 
 def _source(order: Order) -> Source:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from steepest.attacks.contract import AttackResult, Problem, Status
 from steepest.attacks.curve import Curve
+from steepest.audit.certificates import CROSSING, Crossing
 from steepest.audit.contract import Stage
 from steepest.budgets.region import Region
+from steepest.certify.api import sizes
 from steepest.models.contract import Evaluation, Objective
 from steepest.models.objectives import Margin, Targeted
 
@@ -60,7 +62,10 @@ class Outcome:
         radius, radius_gauge: size of the smallest success in data units, and in units of the largest budget; ∞
             where none.
         clean: the model's answer at x, [N, K].
-        proven, proven_by: a certifier's word that nothing inside the budget at hand breaks the example.
+        proven: a certifier's word that nothing inside the budget at hand breaks the example.
+        proven_gauge, witness: the largest size proven, in units of the largest budget, and by whom; 0 where none.
+        crossings: by row, the smallest success inside what was proven before.
+        rounding: such a success was one of float32 alone.
         curve: what the gradient at x gave, if it was asked.
         aims: int64 [N, R], the wrong classes, the nearest first, if they were ordered.
         tried, blind: gradient searches, and those that met a gradient of exactly zero.
@@ -78,7 +83,8 @@ class Outcome:
     broken: Tensor
     broken_by: list[str | None]
     proven: Tensor
-    proven_by: list[str | None]
+    proven_gauge: Tensor
+    witness: list[str | None]
     radius: Tensor
     radius_gauge: Tensor
     fgsm_broken: Tensor
@@ -88,13 +94,21 @@ class Outcome:
     nonfinite: Tensor
     tried: Tensor
     blind: Tensor
+    rounding: Tensor
+    ids: list[int]
+    crossings: dict[int, Crossing] = field(default_factory=dict)
     curve: FromX | None = None
     aims: Tensor | None = None
     ledger: list[Stage] = field(default_factory=list)
 
     @classmethod
-    def at_x(cls, problem: Problem, outputs: Tensor, grid: int) -> Self:
-        """Return what one clean answer says; an answer that is not finite is a wrong one."""
+    def at_x(cls, problem: Problem, outputs: Tensor, grid: int, ids: Tensor, known: Tensor | None = None) -> Self:
+        """Return what one clean answer says; an answer that is not finite is a wrong one.
+
+        Args:
+            ids: of the examples.
+            known: float64 [N], the size proven before, in units of the largest budget.
+        """
         region, y = problem.region, problem.y
         prediction = outputs.argmax(1)
         finite = torch.isfinite(outputs).all(1)
@@ -114,7 +128,8 @@ class Outcome:
             broken=wrong,
             broken_by=["clean" if is_wrong else None for is_wrong in wrong.tolist()],
             proven=torch.zeros_like(wrong),
-            proven_by=[None] * len(wrong),
+            proven_gauge=torch.zeros_like(margin) if known is None else known.to(margin),
+            witness=[None] * len(wrong),
             radius=torch.where(wrong, 0.0, torch.inf).double(),
             radius_gauge=torch.where(wrong, 0.0, torch.inf).double(),
             fgsm_broken=wrong[:, None].repeat(1, grid),
@@ -124,6 +139,8 @@ class Outcome:
             nonfinite=~finite,
             tried=zeros.clone(),
             blind=zeros.clone(),
+            rounding=torch.zeros_like(wrong),
+            ids=ids.tolist(),
         )
 
     def informed(self, problem: Problem, rows: Tensor, rank: int | None) -> Problem:
@@ -144,7 +161,7 @@ class Outcome:
         self.fgsm_broken[rows] = found.broken
         # A success inside the largest budget counts when the fgsm stage has judged it, one outside never breaks.
         beyond = stands & (found.gauge > 1)
-        self._reached(rows[beyond], found.point[beyond])
+        self.reached(rows[beyond], found.point[beyond], "curve")
         self.unconfirmed[rows[found.gauge.isfinite() & ~stands]] += 1
         self.forwards[rows] += found.forwards + 1
         self.backwards[rows] += found.backwards
@@ -176,35 +193,46 @@ class Outcome:
     def solve(self, rows: Tensor, found: AttackResult, outputs: Tensor, stage: str) -> None:
         """Take in confirmed successes; `outputs` is what the model said when asked again."""
         self._move(rows, found.point, outputs)
-        self._reached(rows, found.point)
+        self.reached(rows, found.point, stage)
         if self.curve is not None:
             known = rows[self.curve.stands[rows]]
-            self._reached(known, self.curve.point[known])
+            self.reached(known, self.curve.point[known], "curve")
         self.broken[rows] = True
         for row in rows.tolist():
             self.broken_by[row] = stage
 
-    def prove(self, rows: Tensor, stage: Stage) -> None:
-        """Retire the examples `rows`, which a certifier has proven."""
-        self.proven[rows] = True
-        for row in rows.tolist():
-            self.proven_by[row] = stage.name
-        stage.proven = (stage.proven or 0) + rows.numel()
+    def prove(self, rows: Tensor, gauge: Tensor, name: str) -> None:
+        """Take in the sizes that a certifier has proven for the examples `rows`, in units of the largest budget."""
+        larger = gauge > self.proven_gauge[rows]
+        self.proven_gauge[rows] = self.proven_gauge[rows].maximum(gauge)
+        for row in rows[larger].tolist():
+            self.witness[row] = name
 
-    def unprove(self) -> None:
-        """Forget all proofs: a larger budget begins."""
-        self.proven = torch.zeros_like(self.proven)
-        self.proven_by = [None] * len(self.proven_by)
+    def retire(self, share: float) -> None:
+        """Let those leave that are proven for the budget at hand, which is `share` of the largest."""
+        self.proven = (self.proven_gauge >= share) & (self.proven_gauge > 0)
 
     def has_broken(self, name: str, epsilon: float) -> bool:
         """Return whether the rung `name` has broken an example at `epsilon`."""
         return any(stage.broken for stage in self.ledger if (stage.name, stage.epsilon) == (name, epsilon))
 
-    def _reached(self, rows: Tensor, point: Tensor) -> None:
-        """Remember the size of successes that are smaller than those known."""
+    def reached(self, rows: Tensor, point: Tensor, stage: str) -> None:
+        """Remember the size of successes that are smaller than those known, and which contradict a proof."""
         around = self.region.rows(rows)
+        gauge = around.gauge(point)
+        crossed = (gauge < CROSSING * self.proven_gauge[rows]) & (gauge < self.radius_gauge[rows])
+        for place in crossed.nonzero().squeeze(1).tolist():
+            row = int(rows[place])
+            self.crossings[row] = Crossing(
+                example=self.ids[row],
+                point=point[place : place + 1],
+                gauge=float(gauge[place]),
+                proven=float(self.proven_gauge[row]),
+                attack=stage,
+                certifier=self.witness[row] or "an earlier certificate",
+            )
         self.radius[rows] = torch.minimum(self.radius[rows], around.norm(point))
-        self.radius_gauge[rows] = torch.minimum(self.radius_gauge[rows], around.gauge(point))
+        self.radius_gauge[rows] = torch.minimum(self.radius_gauge[rows], gauge)
 
     def _move(self, rows: Tensor, point: Tensor, outputs: Tensor) -> None:
         self.point = self.point.index_copy(0, rows, point)
@@ -231,7 +259,12 @@ class Outcome:
             "clean_margin": _finite(self.clean_margin),
             "broken": self.broken.tolist(),
             "broken_by": list(self.broken_by),
-            "proven_by": list(self.proven_by),
+            "proven_by": [
+                name if proven else None for name, proven in zip(self.witness, self.proven.tolist(), strict=True)
+            ],
+            "proven_radius": (self.proven_gauge * sizes(self.region)).tolist(),
+            "proven_gauge": self.proven_gauge.tolist(),
+            "rounding": self.rounding.tolist(),
             "adversarial_prediction": self.prediction.tolist(),
             "radius": _finite(self.radius),
             "radius_gauge": _finite(self.radius_gauge),

@@ -12,6 +12,8 @@ from steepest.audit.rungs import Rung
 from steepest.basis.errors import UsageError, unknown
 from steepest.budgets.catalogue import kind_of
 from steepest.budgets.contract import Budget
+from steepest.certify.api import require_served
+from steepest.certify.library import CERTIFIERS
 
 _EIGHTHS = tuple(k / 8 for k in range(1, 9))
 _SIXTEENTHS = tuple(k / 16 for k in range(1, 33))
@@ -37,6 +39,11 @@ def _rung(name: str, call: str, **who: Any) -> Rung:
     return Rung(name=name, work=ATTACKS.build(call), **who)
 
 
+def _proof(name: str, units: int) -> Rung:
+    """Return the rung of a certifier, which asks about networks of at most so many hidden units."""
+    return Rung(name=name, work=CERTIFIERS.build(name), units=units)
+
+
 _COUNTED = ("l0", "pixels", "tabular")
 """Kinds of budget that count changes, where single changes do what windows of squares do for the others."""
 
@@ -60,6 +67,8 @@ PRESETS = {
             _rung("fgsm", "fgsm"),
             _rung("ascent", "apgd(steps=20)"),
             _rung("class 1", "apgd(steps=20, targets=1)", rank=0),
+            _proof("lipschitz-pairs", units=100_000),
+            _proof("crown", units=1_000),
             _rung("class 2", "apgd(steps=20, targets=1)", rank=1, closest=0.7),
             _rung("class 3", "apgd(steps=20, targets=1)", rank=2, closest=0.5, probe=0.15, after="class 2"),
             _rung("class 4", "apgd(steps=20, targets=1)", rank=3, closest=0.3, probe=0.15, after="class 3"),
@@ -82,7 +91,11 @@ PRESETS = {
         rungs=(
             _rung("fgsm", "fgsm"),
             _rung("ascent", "apgd(steps=50, restarts=2)"),
-            *(_rung(f"class {rank + 1}", "apgd(steps=50, targets=1)", rank=rank) for rank in range(9)),
+            _rung("class 1", "apgd(steps=50, targets=1)", rank=0),
+            _proof("lipschitz-pairs", units=1_000_000),
+            _proof("crown", units=4_000),
+            _proof("alpha-crown", units=1_000),
+            *(_rung(f"class {rank + 1}", "apgd(steps=50, targets=1)", rank=rank) for rank in range(1, 9)),
             _rung("swaps", "greedy-swap(rounds=30, swaps=64)", kinds=_COUNTED),
             _rung("relay", "relay(rounds=4, climb=20)"),
             _rung("relay on", "relay(rounds=30)", probe=0.1, after="relay"),
@@ -121,12 +134,16 @@ def parse_attacks(text: str) -> tuple[str, ...]:
     >>> parse_attacks("fgsm, pgd(steps=50, restarts=2)")
     ('fgsm', 'pgd(steps=50, restarts=2)')
     """
-    calls = tuple(call.strip() for call in re.split(r",(?![^(]*\))", text) if call.strip())
+    calls = _split(text)
     if not calls:
         raise UsageError(f"--attacks {text!r} names none: give names of `steepest list attacks`, separated by commas.")
     for call in calls:
         ATTACKS.build(call)
     return calls
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(call.strip() for call in re.split(r",(?![^(]*\))", text) if call.strip())
 
 
 def rungs_of(attacks: str | None, preset: str, budget: Budget, gives: str) -> tuple[tuple[Rung, ...], tuple[str, ...]]:
@@ -155,8 +172,33 @@ def rungs_of(attacks: str | None, preset: str, budget: Budget, gives: str) -> tu
         return rungs, ()
     kind = kind_of(budget)
     meant = tuple(rung for rung in rungs if not rung.kinds or kind in rung.kinds)
-    fit = tuple(rung for rung in meant if rung.attack is None or admits(", ".join(rung.attack.budgets) or "any", kind))
-    return fit, tuple(f"{rung.name} does not serve {kind} and was left out" for rung in meant if rung not in fit)
+    fit = tuple(rung for rung in meant if admits(", ".join(rung.work.budgets) or "any", kind))
+    # That a certifier serves some budgets only takes nothing from the attacks.
+    lost = [rung for rung in meant if rung not in fit and rung.attack is not None]
+    return fit, tuple(f"{rung.name} does not serve {kind} and was left out" for rung in lost)
+
+
+def sized(rungs: tuple[Rung, ...], methods: str, budget: Budget) -> tuple[Rung, ...]:
+    """Return the rungs of an audit that also measures sizes: certifiers before its attacks, the smallest success after.
+
+    Args:
+        methods: names of `steepest list certifiers`, with arguments if wanted, separated by commas.
+
+    Raises:
+        UsageError: an unknown certifier, none, or one that does not serve the budget.
+    """
+    calls = _split(methods)
+    if not calls:
+        raise UsageError(f"--method {methods!r} names none: give names of `steepest list certifiers`, with commas.")
+    names = [call.partition("(")[0].strip() for call in calls]
+    made = [CERTIFIERS.build(call) for call in calls]
+    for each in made:
+        require_served(each, budget)
+    proofs = (
+        Rung(name=call if names.count(name) > 1 else name, work=work, around=True)
+        for call, name, work in zip(calls, names, made, strict=True)
+    )
+    return (*proofs, *(rung for rung in rungs if rung.certifier is None), _rung("nearest", "fmn", around=True))
 
 
 def _named(calls: tuple[str, ...]) -> tuple[Rung, ...]:

@@ -113,6 +113,7 @@ def _manifest(folder: RunFolder, job: Job, command: str | None, found: Preparati
         "plan_hash": plan.digest(),
         "shards": -(-len(subject.ids) // plan.shard_size),
         "epsilons": list(cascade.epsilons),
+        "sized": any(rung.around for rung in cascade.rungs),
         "budgets": [_shown(*pair) for pair in zip(cascade.budgets, plan.budgets, strict=True)],
         "budget_unit": unit_of(cascade.budgets[-1]),
         "model": asdict(subject.model.facts),
@@ -157,10 +158,14 @@ def _limits(box: Box) -> list[float] | None:
 def _as_python(subject: Subject, cascade: Cascade, plan: Plan) -> str:
     """The call in Python; the model and tensors stand there by name only."""
     budgets = ", ".join(f"st.{budget!r}" for budget in cascade.budgets)
-    chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(plan.attacks)!r}"
+    proofs = [rung.work.call for rung in cascade.rungs if rung.around and rung.certifier is not None]
+    certify = f"certify={', '.join(proofs)!r}, " if proofs else ""
+    attacks = [rung.work.call for rung in cascade.rungs if rung.attack is not None and not rung.around]
+    chosen = f"preset={plan.preset!r}" if plan.preset != "custom" else f"attacks={', '.join(attacks)!r}"
     return (
-        f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, objective={plan.objective!r}, "
-        f"target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, shard_size={plan.shard_size}, "
-        f"precision={plan.precision!r}, save={plan.save}, assure={plan.assure}, diagnose={plan.diagnose})"
+        f"st.audit({subject.model!r}, {subject.source.name!r}, [{budgets}], {chosen}, {certify}"
+        f"objective={plan.objective!r}, target={plan.target}, seed={plan.seed}, batch_size={plan.batch_size}, "
+        f"shard_size={plan.shard_size}, precision={plan.precision!r}, save={plan.save}, assure={plan.assure}, "
+        f"diagnose={plan.diagnose})"
         f"  # {plan.count} examples"
     )

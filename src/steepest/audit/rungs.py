@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from steepest.attacks.contract import Attack, Problem
-
-
-@runtime_checkable
-class Certifier(Protocol):
-    """Proves, where it can, that no point of the region breaks an example; independent of every attack."""
-
-    @property
-    def call(self) -> str:
-        """The catalogue's call that makes it again, with every argument."""
-
-    def prove(self, problem: Problem) -> Tensor:
-        """Return bool [N]: proven, no point of the region reaches the goal; False says nothing."""
+from steepest.attacks.contract import Attack
+from steepest.certify.contract import Certifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +24,9 @@ class Rung:
         probe: so large a share of those, drawn at random, enters first, and the others if one of it falls. None: all.
         after: the name of an earlier rung: where that has broken an example of the shard, all enter at once.
         kinds: the kinds of budget for which it is meant; none named: all that the attack serves.
+        units: a certifier is left out where the network has more hidden units than these.
+        around: everything that is right at x enters, and what is looked for is a size: of a certifier the largest that
+            is proven, of an attack the smallest that breaks, also beyond the budget.
     """
 
     name: str
@@ -45,6 +36,8 @@ class Rung:
     probe: float | None = None
     after: str | None = None
     kinds: tuple[str, ...] = ()
+    units: int | None = None
+    around: bool = False
 
     @property
     def attack(self) -> Attack | None:
@@ -69,6 +62,10 @@ class Rung:
             who.append(f"class {self.rank + 1}")
         if self.closest < 1:
             who.append(f"closest {self.closest:.3g}")
+        if self.units is not None:
+            who.append(f"at most {self.units} hidden units")
+        if self.around:
+            who.append("sizes")
         if self.probe is not None:
             who.append(f"a share of {self.probe:.3g} first" + (f" unless {self.after} found one" if self.after else ""))
         return self.work.call + (f" [{'; '.join(who)}]" if who else "")

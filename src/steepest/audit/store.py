@@ -216,7 +216,8 @@ class RunFolder:
         later = [] if first else [part for part in (self._mended(), self._sample()) if part is not None]
         for part in (*self._parts(shards, self.manifest()["plan_hash"]), *later):
             for row in json.loads(part.schema.metadata.get(_STAGES_KEY, b"[]") if part else b"[]"):
-                stage = total.setdefault((row["name"], row["epsilon"]), Stage(name=row["name"], epsilon=row["epsilon"]))
+                fresh = Stage(name=row["name"], epsilon=row["epsilon"], certifier=row["certifier"])
+                stage = total.setdefault((row["name"], row["epsilon"]), fresh)
                 for key in ("entered", "broken", "forwards", "backwards", "seconds"):
                     setattr(stage, key, getattr(stage, key) + row[key])
                 if row["proven"] is not None:

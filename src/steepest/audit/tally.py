@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from steepest.audit.assurance import protocol
+from steepest.audit.brackets import bracket, certifiers, ranked, ratios, without_certificate
 from steepest.audit.contract import BLIND, Stage
 from steepest.audit.statistics import most_missed
 from steepest.basis.shares import CONFIDENCE, interval
@@ -45,20 +46,26 @@ def tally(
         "robust_count": int(robust.sum()),
         "certified_accuracy": _share(certified) if tried else None,
         "certified_count": int(certified.sum()) if tried else None,
+        "certifiers": certifiers(stages),
+        "without_certificate": without_certificate(stages),
+        "bracket": bracket(rows, robust, certified) if tried else None,
+        "brackets": ranked(table) if tried else [],
+        "ratios": ratios(rows) if tried else None,
+        "largest_proven": float(rows["proven_radius"].max(initial=0.0)) if tried else None,
         "assured": None
         if sample is None
         else _assured(sample, rows["example_id"][robust & ~certified], robust, manifest),
         "budget": shown(manifest)[-1],
         "budget_unit": manifest["budget_unit"],
         "epsilon": manifest["epsilons"][-1],
-        "sizes": _sizes(rows, manifest),
+        "sizes": _sizes(rows, manifest, tried=tried),
         "preset": manifest["plan"]["preset"],
         "objective": manifest["plan"]["objective"],
         "target": manifest["plan"]["target"],
         "seed": manifest["plan"]["seed"],
         "stages": [asdict(stage) for stage in stages],
         "per_class": _classes(rows["label"], correct, robust, names),
-        "curve": _curve(table, rows, manifest, any(stage.name == "curve" for stage in stages)),
+        "curve": _curve(table, rows, manifest, stages),
         "confusion": _confusion(rows, names, manifest["model"]["classes"]),
         "radius": _radius(rows),
         "status": {word: int((rows["status"] == word).sum()) for word in sorted(set(rows["status"]))},
@@ -66,7 +73,7 @@ def tally(
         "unconfirmed": int(rows["unconfirmed"].sum()),
         "notes": [
             *manifest["notes"],
-            *dict.fromkeys(f"{stage.name}: {note}" for stage in stages for note in stage.notes),
+            *dict.fromkeys(f"{s.name}: {note}" for s in stages if not s.certifier for note in s.notes),
             *_unrepeated(int(rows["unconfirmed"].sum()), twin=bool(manifest["plan"]["prepared"])),
         ],
         "precision": manifest["plan"]["precision"],
@@ -160,8 +167,14 @@ def name_of(label: int, names: Sequence[str] | None) -> str:
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 
 
-def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], measured: bool) -> list[dict[str, Any]]:
-    """Return {epsilon, fgsm, best} per ε: `best` counts every example without a known success of that size."""
+def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Return {epsilon, fgsm, best, certified} per ε.
+
+    `best` counts every example without a known success of that size, `certified` those of which that size is proven;
+    it is None where no certifier was asked about sizes as large.
+    """
+    measured = any(stage.name == "curve" for stage in stages)
+    asked = (np.inf if manifest.get("sized") else 1.0) if any(stage.proven is not None for stage in stages) else 0.0
     largest, factors = manifest["epsilons"][-1], manifest["plan"]["factors"]
     wrong = np.equal(rows["broken_by"], "clean")
     # By factor, so that an ε that is both on the grid and audited is one row; 0 is the clean model.
@@ -172,11 +185,21 @@ def _curve(table: pa.Table, rows: Rows, manifest: dict[str, Any], measured: bool
         flags = table["fgsm_broken"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         broken = flags.reshape(len(table), len(factors)).mean(0)
         fgsm = {round(factor, 12): float(1 - share) for factor, share in zip(factors, broken, strict=True)}
-    curve = [{"epsilon": 0.0, "fgsm": _share(~wrong) if measured else None, "best": _share(~wrong)}]
+    clean = _share(~wrong)
+    ends = {"fgsm": clean if measured else None, "best": clean, "certified": clean if asked else None}
+    curve = [{"epsilon": 0.0, **ends}]
     for key, factor in sorted(grid.items()):
         best = _share(unbroken(rows, factor))
-        curve.append({"epsilon": factor * largest, "fgsm": fgsm.get(key), "best": best})
+        held = _share(proven(rows, factor)) if factor <= asked else None
+        curve.append({"epsilon": factor * largest, "fgsm": fgsm.get(key), "best": best, "certified": held})
     return curve
+
+
+def proven(rows: Rows, factor: float) -> NDArray[Any]:
+    """Return bool [N]: it is proven that nothing within `factor` times the largest budget breaks the example."""
+    size = rows["proven_gauge"].astype(float)
+    held: NDArray[Any] = (size >= factor * (1 - 1e-12)) & (size > 0) & unbroken(rows, factor)
+    return held
 
 
 def unbroken(rows: Rows, factor: float) -> NDArray[Any]:
@@ -192,14 +215,20 @@ def shown(manifest: dict[str, Any]) -> list[str]:
     return list(manifest.get("budgets") or manifest["plan"]["budgets"])
 
 
-def _sizes(rows: Rows, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the robust accuracy at every audited ε, with its interval."""
+def _sizes(rows: Rows, manifest: dict[str, Any], *, tried: bool) -> list[dict[str, Any]]:
+    """Return the robust accuracy at every audited ε, with its interval, and the certified one where it was asked."""
     found, epsilons = [], manifest["epsilons"]
     for epsilon, budget in zip(epsilons, shown(manifest), strict=True):
-        held = unbroken(rows, epsilon / epsilons[-1] if epsilons[-1] else 1.0)
-        low, high = interval(int(held.sum()), len(held))
+        factor = epsilon / epsilons[-1] if epsilons[-1] else 1.0
+        held = unbroken(rows, factor)
         found.append(
-            {"budget": budget, "epsilon": epsilon, "robust_accuracy": _share(held), "robust_interval": (low, high)}
+            {
+                "budget": budget,
+                "epsilon": epsilon,
+                "robust_accuracy": _share(held),
+                "robust_interval": interval(int(held.sum()), len(held)),
+                "certified_accuracy": _share(proven(rows, factor)) if tried else None,
+            }
         )
     return found
 

@@ -186,12 +186,8 @@ def _fit(values: np.ndarray, start: float) -> tuple[float, float, float] | None:
         return float(-likely.sum() + _PENALTY * shape**2) if np.isfinite(likely).all() else math.inf
 
     gap = max(1 - float(values.mean()), 1e-6)
-    found = optimize.minimize(
-        loss,
-        np.log([start, 0.1 * gap, gap]),
-        method="Nelder-Mead",
-        options={"maxiter": 400, "xatol": 1e-3, "fatol": 1e-4},
-    )
+    options = {"maxiter": 400, "xatol": 1e-3, "fatol": 1e-4}
+    found = optimize.minimize(loss, np.log([start, 0.1 * gap, gap]), method="Nelder-Mead", options=options)
     if not math.isfinite(found.fun):
         return None
     shape, end, scale = np.exp(found.x)

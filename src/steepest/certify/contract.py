@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ class Prover(Protocol):
         """
 
 
+@runtime_checkable
 class Certifier(Protocol):
     """A way of proving that nothing inside a region breaks an example, of any model that it has rules for."""
 
@@ -57,6 +58,12 @@ class Bound:
         certified: bool [N], nothing inside the budget is classified otherwise than y.
         method: the certifier's call.
         assumptions: what it rests on, one sentence each.
+
+    >>> import torch, steepest as st
+    >>> f = st.Model(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), box=(0, 1))
+    >>> bound = st.certify(f, torch.tensor([[0.3, 0.1]]), torch.tensor([1]), st.Linf(0.04), method="crown")
+    >>> bound.certified, bound.radius.round(decimals=3)
+    (tensor([True]), tensor([0.0500], dtype=torch.float64))
     """
 
     gauge: Tensor

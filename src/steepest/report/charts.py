@@ -13,13 +13,13 @@ from steepest.report.drawing import Spec, chart
 from steepest.report.wording import count, interval, measured, percent, short, size
 
 WORST = 20
-FGSM, BEST = "FGSM", "best"
+FGSM, BEST, CERTIFIED = "FGSM", "best", "certified"
 
 _PERCENT = {"labelExpr": "format(100 * datum.value, '.0f') + '\u00a0%'", "tickCount": 5}
 
 
 def curve(summary: Mapping[str, Any]) -> Chart | None:
-    """Return accuracy against ε for FGSM and for the best of everything tried, or None without a curve.
+    """Return accuracy against ε for FGSM, for the best of everything tried and what is proven, or None without a curve.
 
     Each line has its 95 % interval (Clopper-Pearson) at every ε as a band; the intervals hold one by one.
     """
@@ -29,20 +29,37 @@ def curve(summary: Mapping[str, Any]) -> Chart | None:
     clean, n = summary["clean_accuracy"], summary["n"]
     if rows[0]["epsilon"] > 0:
         rows = [{"epsilon": 0.0, "fgsm": clean, "best": clean}, *rows]
+    proven = any(measured(row.get("certified")) for row in rows)
     title = "Accuracy against the size of the budget, for FGSM and for the best of everything tried"
+    title += ", and what is proven" if proven else ""
     table = Table(
         caption="Accuracy at each ε",
-        head=("ε", "FGSM", "95 % interval", "Best of everything tried", "95 % interval"),
-        rows=tuple((size(r["epsilon"]), *_banded(r.get("fgsm"), n), *_banded(r.get("best"), n)) for r in rows),
+        head=("ε", "FGSM", "95 % interval", "Best of everything tried", "95 % interval", *(["Proven"] * proven)),
+        rows=tuple(
+            (
+                size(r["epsilon"]),
+                *_banded(r.get("fgsm"), n),
+                *_banded(r.get("best"), n),
+                *([percent(r.get("certified"))] * proven),
+            )
+            for r in rows
+        ),
     )
     long = [
-        {"epsilon": row["epsilon"], "accuracy": row[key], "series": name, **_band(row[key], n)}
-        for key, name in (("best", BEST), ("fgsm", FGSM))
+        {
+            "epsilon": row["epsilon"],
+            "accuracy": row[key],
+            "series": name,
+            **(_band(row[key], n) if name != CERTIFIED else {}),
+        }
+        for key, name in (("best", BEST), ("fgsm", FGSM), ("certified", CERTIFIED))
         for row in rows
         if measured(row.get(key))
     ]
     last = next((row for row in reversed(rows) if measured(row.get("best"))), rows[-1])
     story = f"From {percent(clean)} without any change to {percent(last.get('best'))} at ε = {size(last['epsilon'])}."
+    if proven:
+        story += f" Proven at the budget: {percent(summary.get('certified_accuracy'))}."
     layers = [*_lines(long), *_marker(summary.get("epsilon"), rows[-1]["epsilon"])]
     return chart("curve", title, story, table, {"layer": layers}, (340, 300))
 
@@ -59,7 +76,7 @@ def _banded(share: float | None, n: int) -> tuple[str, str]:
 
 
 def _lines(rows: list[Spec]) -> list[Spec]:
-    scale = {"domain": [BEST, FGSM]}
+    scale = {"domain": [BEST, FGSM, CERTIFIED]}
     series = {"field": "series", "type": "nominal"}
     look = {
         "x": {
@@ -75,13 +92,17 @@ def _lines(rows: list[Spec]) -> list[Spec]:
             "scale": {"domain": [0, 1]},
             "axis": _PERCENT,
         },
-        "color": {**series, "scale": {**scale, "range": ["var(--best)", "var(--fgsm)"]}},
+        "color": {**series, "scale": {**scale, "range": ["var(--best)", "var(--fgsm)", "var(--good)"]}},
     }
-    dash = {**series, "scale": {**scale, "range": [[1, 0], [6, 4]]}}
-    shape = {**series, "scale": {**scale, "range": ["circle", "square"]}}
+    dash = {**series, "scale": {**scale, "range": [[1, 0], [6, 4], [2, 3]]}}
+    shape = {**series, "scale": {**scale, "range": ["circle", "square", "triangle-up"]}}
     band = {**look, "y": {**look["y"], "field": "low"}, "y2": {"field": "high"}}
     return [
-        {"data": {"values": rows}, "mark": {"type": "area", "opacity": 0.16}, "encoding": band},
+        {
+            "data": {"values": [row for row in rows if "low" in row]},
+            "mark": {"type": "area", "opacity": 0.16},
+            "encoding": band,
+        },
         {
             "data": {"values": rows},
             "mark": {"type": "line", "strokeWidth": 2.2},

@@ -68,6 +68,37 @@ def _proven(stage: Mapping[str, Any]) -> str:
     return NONE if stage.get("proven") is None else count(stage["proven"])
 
 
+def certifiers(summary: Mapping[str, Any]) -> Table | None:
+    """Return what every certifier proved and cost, or None where none ran."""
+    found = summary.get("certifiers") or []
+    if not found:
+        return None
+    rows = tuple((each["name"], *(count(each[key]) for key in _COUNTS), duration(each["seconds"])) for each in found)
+    return Table(caption="What each certifier proved", head=("Certifier", "Entered", "Proven", "Time"), rows=rows)
+
+
+_COUNTS = ("entered", "certified")
+
+
+def brackets(summary: Mapping[str, Any]) -> Table | None:
+    """Return both sides of each example listed, the closest first, or None where no certifier ran."""
+    found = summary.get("brackets") or []
+    if not found:
+        return None
+    rows = tuple(
+        (
+            str(each["example_id"]),
+            size(each["proven_radius"]) if each["proven_radius"] else "nothing",
+            "nothing" if each["radius"] is None else size(each["radius"]),
+            NONE if each["ratio"] is None else f"{each['ratio']:.4g}",
+            str(each["bracket"]),
+        )
+        for each in found
+    )
+    head = ("Example", "Proven up to", "Broken at", "Ratio", "At the budget")
+    return Table(caption="Both sides of each example, the closest first", head=head, rows=rows)
+
+
 def cost(summary: Mapping[str, Any]) -> str:
     """Return the whole cost in one phrase, or "not measured"."""
     ledger = summary.get("stages") or []

@@ -199,6 +199,58 @@ def certified(summary: Mapping[str, Any]) -> str | None:
     )
 
 
+def bracket(summary: Mapping[str, Any]) -> str | None:
+    """Return from both sides how many examples are robust, or None where no certifier ran.
+
+    >>> bracket({"n": 256, "bracket": {"lower": 71, "upper": 103, "exact": 210}})
+    'Robust: between 71 and 103 of 256; exact for 210.'
+    """
+    found = summary.get("bracket")
+    if found is None:
+        return None
+    low, high, n = count(found["lower"]), count(found["upper"]), count(summary["n"])
+    between = f"{low} of {n}" if found["lower"] == found["upper"] else f"between {low} and {high} of {n}"
+    return f"Robust: {between}; exact for {count(found['exact'])}."
+
+
+def vacuous(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each certifier that proved nothing at the largest ε, or had nothing to say of the model.
+
+    >>> found = {"certifiers": [{"name": "ibp", "entered": 5, "certified": 0}], "epsilon": 0.1}
+    >>> vacuous(found)[0]
+    'ibp proved nothing of 5 examples: its bounds are vacuous at ε = 0.1.'
+    """
+    asked, most = summary.get("certifiers") or [], summary.get("largest_proven")
+    beyond = f"at ε = {size(summary.get('epsilon'))}"
+    if most and len(asked) == 1:
+        beyond += f"; the largest size that it proved of any is {size(most)}"
+    said = [
+        f"{each['name']} proved nothing of {count(each['entered'])} examples: its bounds are vacuous {beyond}."
+        for each in asked
+        if each["entered"] and not each["certified"]
+    ]
+    silent: dict[str, list[str]] = {}
+    for each in summary.get("without_certificate") or []:
+        silent.setdefault(str(each["why"]), []).append(str(each["name"]))
+    return [*said, *(f"No certificate from {', '.join(names)}: {sentence(why)}" for why, names in silent.items())]
+
+
+def ratios(summary: Mapping[str, Any]) -> str | None:
+    """Return how far apart the smallest size that breaks and the largest that is proven lie, or None where unknown.
+
+    >>> ratios({"ratios": {"found": 8, "quartiles": [1.0, 1.25, 2.0]}})
+    'The smallest size that breaks is 1.25 times the largest that is proven (median of 8 examples; quartiles 1 and 2).'
+    """
+    found = summary.get("ratios") or {}
+    if not found.get("quartiles"):
+        return None
+    low, middle, high = (f"{value:.4g}" for value in found["quartiles"])
+    return (
+        f"The smallest size that breaks is {middle} times the largest that is proven (median of "
+        f"{count(found['found'])} example{'' if found['found'] == 1 else 's'}; quartiles {low} and {high})."
+    )
+
+
 def assured(summary: Mapping[str, Any]) -> str | None:
     """Return in one sentence what the full protocol found on a sample of the survivors, or None where there is none.
 

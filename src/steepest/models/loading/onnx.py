@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from steepest.models.inspection import difference, size_of
 from steepest.models.loading.adapt import InPrecision, Normalisation, Rebatched, settled
 from steepest.models.loading.files import completed, sha256_of
 from steepest.models.loading.onnx_batch import freed
+from steepest.models.loading.original import session_of
 from steepest.models.loading.probes import gradient_notes, probes
 from steepest.models.model import Network
 
@@ -120,17 +120,7 @@ def _reference(
     path: Path, entry: Entry, box: Box, normalisation: Normalisation | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return probes and what onnxruntime answers to each alone; (None, None) if no guessed size is accepted."""
-    # Otherwise its import leaves an identifier of the machine in the user's home; a choice already made stands.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"onnxruntime cannot load {str(path)!r}: {_first_line(error)}. Export it again.") from None
+    session = session_of(path)
     sizes = (0,) if None not in entry.features else _GUESSED_SIZES
     for size in sizes:
         x = probes(tuple(f or size for f in entry.features), box, normalisation)

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from steepest.report.contract import Claim
-from steepest.report.wording import plain
+from steepest.report.wording import bracket, plain
 
 _NUMBERS = ("n", "budget", "clean_accuracy", "robust_accuracy", "certified_accuracy", "seed", "command")
 
@@ -45,6 +45,7 @@ _TAGS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 def _properties(summary: Mapping[str, Any]) -> ElementTree.Element:
     held = ElementTree.Element("properties")
     values = {key: summary.get(key) for key in _NUMBERS} | {"verdict": (summary.get("verdict") or {}).get("word")}
+    values |= {"bracket": bracket(summary)}
     for key, value in values.items():
         if value is not None:
             ElementTree.SubElement(held, "property", name=key, value=str(value))

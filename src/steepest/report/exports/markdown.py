@@ -8,7 +8,7 @@ from typing import Any
 
 from steepest.report.contract import Claim
 from steepest.report.findings import LEVELS, headline
-from steepest.report.wording import at_most, budget, certified, count, interval, percent, plain, sentence
+from steepest.report.wording import at_most, bracket, budget, certified, count, interval, percent, plain, sentence
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
@@ -50,6 +50,8 @@ def _numbers(summary: Mapping[str, Any]) -> list[str]:
     ]
     if certified(summary):
         rows.append(("certified accuracy, at least", percent(summary["certified_accuracy"]), ""))
+    if said := bracket(summary):
+        rows.append(("bracket", said, ""))
     lines = [f"| of {count(summary['n'])} examples | | 95 % interval |", "|---|---|---|"]
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 

@@ -41,6 +41,8 @@ def sarif(summary: Mapping[str, Any], manifest: Mapping[str, Any], gates: Sequen
         "properties": {
             "verdict": (summary.get("verdict") or {}).get("word"),
             "robustAccuracy": summary.get("robust_accuracy"),
+            "certifiedAccuracy": summary.get("certified_accuracy"),
+            "bracket": summary.get("bracket"),
         },
     }
     whole = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
