@@ -8,6 +8,7 @@ from typing import Protocol, Self, final
 from torch import Tensor
 
 from steepest.basis.errors import UsageError
+from steepest.basis.tensors import flat
 from steepest.budgets import coordinatewise
 from steepest.budgets.region import Region
 
@@ -107,5 +108,5 @@ def magnitude(a: Tensor, ground: Ground, owner: Tensor) -> Tensor:
 def dot(a: Tensor, part: Tensor) -> Tensor:
     """Return ⟨a, part⟩ for rows a [M, *shape] and one part for all rows or one for each, [M]."""
     if len(part) == 1:
-        return a.flatten(1) @ part.flatten()
-    return (a.flatten(1) * part.flatten(1)).sum(1)
+        return flat(a) @ part.flatten()
+    return (flat(a) * flat(part)).sum(1)
