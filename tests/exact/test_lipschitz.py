@@ -339,3 +339,12 @@ def test_no_attack_succeeds_below_the_radius(name: str) -> None:
     assert found.radius is not None
     broken = st.attack("ddn(steps=30)", model, x, y, st.L2(2.0))
     assert broken.won.any() and (broken.radius[broken.won].double() > found.radius[broken.won]).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_no_examples_have_no_bounds(name: str) -> None:
+    net, shape = NETS[name]
+    x, y = torch.zeros(0, *shape), torch.zeros(0, dtype=torch.int64)
+    found = st.lipschitz(st.Model(net), x, y, st.L2(0.1), samples=1, steps=1)
+    assert found.radius is not None and found.radius.shape == found.attainable.shape == (0,)
+    assert found.ceiling is not None and found.ceiling.product > 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import NoCertificateError
+from steepest.basis.tensors import flat
 from steepest.models.traced import Graph, Ref, Step
 
 _aten = torch.ops.aten
@@ -263,11 +264,11 @@ def _chosen(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
     index = here.flatten().long()  # 0 where a constant stands
 
     def gather(parts: tuple[Tensor, ...]) -> Tensor:
-        whole = torch.cat([parts[0].new_zeros(len(parts[0]), 1), *(part.reshape(len(part), -1) for part in parts)], 1)
+        whole = torch.cat([parts[0].new_zeros(len(parts[0]), 1), *(flat(part) for part in parts)], 1)
         return whole[:, index].reshape(len(whole), *step.shape)
 
     def pull(a: Tensor) -> tuple[Tensor, ...]:
-        whole = a.new_zeros(len(a), total + 1).index_add_(1, index, a.reshape(len(a), -1))[:, 1:]
+        whole = a.new_zeros(len(a), total + 1).index_add_(1, index, flat(a))[:, 1:]
         return tuple(
             part.reshape(len(a), *shape) for part, shape in zip(torch.split(whole, sizes, 1), shapes, strict=True)
         )
