@@ -113,6 +113,14 @@ def record(models: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_a_graph_without_modules_is_one_layer_with_a_name() -> None:
+    made = record(2)
+    made["models"][0]["anatomy"]["layers"] = [
+        {"name": "", "kind": "GraphModule", "flat": None, "fgsm": 0.5, "pgd": 0.6, "random": 0.3}
+    ]
+    assert "the whole network" in comparison.render(made)
+
+
 def test_the_page_is_safe_structured_and_true() -> None:
     html = comparison.render(record(9))
     outline = Outline(html)

@@ -99,6 +99,7 @@ def test_the_panel_alone(place: Path) -> None:
     assert found["n"] == COUNT
     kept = json.loads(Path("found.json").read_text(encoding="utf-8"))
     assert kept["verdict"] == found["verdict"]
+    assert kept["command"].endswith(" --sample 64 --seconds 1")
     said = answered("diagnose", "net.py:rounded", DATA, *BUDGET, "--checks", "gradients,zero-gradient").stdout
     assert "verdict: masked" in said
     refused("diagnose", "net.py:make", DATA, *BUDGET, "--checks", "gradient", says=("'gradient'", "gradients"))

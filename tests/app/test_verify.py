@@ -118,6 +118,7 @@ def test_what_cannot_be_asked_is_refused(here: Path) -> None:
     (here / "net3.onnx.gz").write_bytes(b"\x1f\x8bbroken")
     for words, says in (
         (("net.onnx", "wide.vnnlib"), ("declares 3 inputs", "takes 2")),
+        (("net2.onnx.gz", "wide.vnnlib"), ("declares 3 inputs, and net2.onnx.gz takes 2",)),
         (("net.onnx", "more.vnnlib"), ("declares 3 outputs", "has 2")),
         (("net.onnx", "odd.vnnlib"), ("odd.vnnlib, line", "(* Y_0 Y_1) is not linear", "allowed are")),
         (("net.onnx", "missing.vnnlib"), ("missing.vnnlib",)),

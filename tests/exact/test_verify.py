@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,13 @@ from steepest.audit.verifying.search import float32_box
 from steepest.basis.box import Box
 from steepest.basis.errors import UsageError
 from steepest.certify.boxes import METHODS, Boxes, conditioned
+from steepest.certify.grounds import Product
 from steepest.certify.input_splitting import Splitting
+from steepest.certify.linear import Bounds
+from steepest.certify.network import network_of
 from steepest.certify.vnnlib import Property, parse_property
+from steepest.models.contract import Facts
+from steepest.models.estimated import estimated
 from steepest.models.model import Model
 from tests.files.model_material import two_layers
 
@@ -160,6 +166,24 @@ def test_probabilities_are_not_taken_for_the_logits_behind_them() -> None:
     assert verify(model(whole), asked("(assert (<= Y_0 0.4))", outputs=2), timeout=5).answer == "sat"
 
 
+def test_what_is_known_of_the_outputs_does_not_change_them() -> None:
+    whole = Model(nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)).eval(), None, facts=Facts(outputs="probabilities"))
+    assert verify(whole, asked("(assert (>= Y_0 0.2))", outputs=2), timeout=5).answer == "sat"
+    assert verify(whole, asked("(assert (<= Y_0 -0.1))", outputs=2), timeout=0.5).answer in ("unknown", "unsat")
+    with pytest.raises(UsageError, match="oracle"):
+        verify(estimated(model(net(0, 2))), asked("", outputs=2))
+
+
+def test_a_round_that_cannot_end_in_time_is_cut() -> None:
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(len(x) * 1e-4)
+            return x.sin()
+
+    found = verify(model(Slow()), asked("(assert (>= Y_0 1))", outputs=2), timeout=1.5)
+    assert found.answer == "unknown" and found.seconds < 4
+
+
 def test_no_gradient_is_no_obstacle() -> None:
     found = verify(model(nn.Sequential(Rounded(), net(0, 2))), asked("(assert (<= Y_0 50))", outputs=2), timeout=1)
     assert found.answer == "sat"
@@ -218,8 +242,8 @@ def test_boxes_that_are_left_hold_every_solution(method: str) -> None:
         part.split(method)
     area = (part.high - part.low).prod(1).sum()
     assert area < 3.5 and part.asked > 6  # of 4: something was excluded
-    best = (part.boxes.network.value(part.middles(4)) <= 0.5).any()
-    assert best
+    middles = network(part.middles(4).float()).double() @ rows.T - most
+    assert (middles[:, 2] <= 0.5).any()  # what bounds exclude least is near to a solution
 
 
 def test_a_bound_is_below_every_sample_and_closer_methods_are_closer() -> None:
@@ -233,3 +257,20 @@ def test_a_bound_is_below_every_sample_and_closer_methods_are_closer() -> None:
     middle = torch.zeros(1, 2).double()
     point = boxes.lower(middle, middle, torch.tensor([True]), "crown").value
     assert float(point) == pytest.approx(float(network(middle.float()).double() @ rows[0] - most), abs=1e-6)
+
+
+def test_many_boxes_at_once_are_bounded_as_each_alone() -> None:
+    torch.manual_seed(0)
+    deep = nn.Sequential(nn.Linear(2, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 2)).requires_grad_(False)
+    centre = torch.rand(5, 2, dtype=torch.float64)
+    network = network_of(model(deep), (2,))
+    parts = (slice(None), *(slice(row, row + 1) for row in range(5)))
+    boxes = [Product(centre[part] - 0.2, centre[part] + 0.2) for part in parts]
+    one, *alone = (Bounds.by_intervals(network, box).tightened() for box in boxes)
+    for at in network.bent:
+        for end, mine in enumerate(one.ranges[network.source(at)]):
+            theirs = torch.cat([each.ranges[network.source(at)][end] for each in alone])
+            assert torch.allclose(mine, theirs, atol=1e-9)
+    inside = deep[:3](2 * 0.2 * torch.rand(1000, 5, 2) - 0.2 + centre.float()).double()
+    low, high = one.ranges[network.source(max(network.bent))]
+    assert (low <= inside).all() and (inside <= high).all()

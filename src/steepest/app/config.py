@@ -176,11 +176,14 @@ def _from_environment() -> dict[str, Any]:
     return {name: os.environ[_PREFIX + name.upper()] for name in names if _PREFIX + name.upper() in os.environ}
 
 
-def command_line(words: Sequence[str], settings: Settings, *, models: Sequence[str] = ()) -> str:
+def command_line(
+    words: Sequence[str], settings: Settings, *, models: Sequence[str] = (), own: Mapping[str, object] | None = None
+) -> str:
     """Return the shell line that asks for these settings again, whatever place they came from.
 
     Args:
         models: of a command that takes several; the data is then an option.
+        own: options of the command alone, those that were given.
 
     >>> command_line(["audit"], Settings(model="a b.onnx", data="digits", budget="linf:0.1", seed=3))
     "steepest audit 'a b.onnx' digits --budget linf:0.1 --seed 3"
@@ -196,6 +199,8 @@ def command_line(words: Sequence[str], settings: Settings, *, models: Sequence[s
             line += [option, ("x" if name == "resize" else ",").join(f"{part:.17g}" for part in value)]
         else:
             line += [option, str(value)]
+    for name, value in (own or {}).items():
+        line += ["--" + name, str(value)]
     return shlex.join(line)
 
 

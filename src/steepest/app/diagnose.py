@@ -14,8 +14,8 @@ from steepest.diagnose.api import Diagnosis, diagnose
 from steepest.diagnose.panel import named
 from steepest.report.diagnosis import render
 
-COUNT = 64
-"""Examples, unless the user says how many."""
+COUNT, SECONDS = 64, 20.0
+"""Examples, and seconds for the searches without gradients, unless the user says how many."""
 
 
 def run(given: Mapping[str, Any], *, checks: str | None, seconds: float, as_json: bool, output: str | None) -> None:
@@ -41,7 +41,13 @@ def run(given: Mapping[str, Any], *, checks: str | None, seconds: float, as_json
             seconds=seconds,
             progress=terminal,
         )
-    record = {**found.to_record(), "budget": repr(budget), "command": command_line(["diagnose"], settings)}
+    own = {
+        name: value
+        for name, value, usual in (("checks", checks, None), ("seconds", f"{seconds:g}", f"{SECONDS:g}"))
+        if value != usual
+    }
+    command = command_line(["diagnose"], settings, own=own)
+    record = {**found.to_record(), "budget": repr(budget), "command": command}
     for path in paths:
         if exports.ending(path, (".html",)):
             exports.write_text(path, render(record, VERSION))

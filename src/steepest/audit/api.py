@@ -154,9 +154,7 @@ def audit(
         IncompleteError: no space is left, workers were lost, a store does not answer; what is finished is kept.
         PartFinished: with `shard`: this part is finished, and others are not there yet; see `merge`.
     """
-    seen, part = progress or Silent(), None if shard is None else Part.parse(shard)
-    if part is not None and batch_size is None:
-        raise UsageError(f"shard={shard!r} needs batch_size=N: measured ones may differ between the parts of a run.")
+    seen, part = progress or Silent(), _part(shard, batch_size)
     order = Order(
         model=Reopened(here=model, again=model.origin) if isinstance(model, Model) and model.origin else model,
         data=data,
@@ -187,6 +185,12 @@ def audit(
     job, continued = begin(folder, job, command, hands.threads(order))
     work(Task(folder=folder, order=order, job=job), hands, seen, part or Part(), continued=continued)
     return _finished(folder, job, seen, part)
+
+
+def _part(shard: str | None, batch_size: int | None) -> Part | None:
+    if shard is not None and batch_size is None:
+        raise UsageError(f"shard={shard!r} needs batch_size=N: measured ones may differ between the parts of a run.")
+    return None if shard is None else Part.parse(shard)
 
 
 def _finished(folder: RunFolder, job: Job, progress: Progress, part: Part | None) -> AuditRun:

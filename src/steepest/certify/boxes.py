@@ -14,7 +14,6 @@ from steepest.certify.linear import Bounds
 from steepest.certify.network import Network, network_of
 from steepest.certify.slopes import fitted
 from steepest.certify.splitting import searched
-from steepest.certify.together import MOST_VALUES, tightened_together
 from steepest.models.loading.adapt import Rebatched
 from steepest.models.model import Model
 from steepest.models.model import Network as Callee
@@ -122,8 +121,7 @@ class Boxes:
         with torch.no_grad():
             bounds = Bounds.by_intervals(self.network, Product(low, high))
             if method in ("crown", "alpha-crown"):
-                small = count > 1 and self.network.neurons <= MOST_VALUES
-                bounds = tightened_together(bounds) if small else bounds.tightened()
+                bounds = bounds.tightened()
             unit = torch.eye(total, dtype=torch.float64)
             pairs = torch.cartesian_prod(torch.arange(count), numbers).reshape(-1, 2)
             for block in torch.split(pairs, max(1, bounds.rows_at_once() // (4 if method == "alpha-crown" else 1))):

@@ -85,11 +85,11 @@ class Around:
             return _corner(a, self.low, self.high, owner)
         part = self.region.rows(owner)
         given = a.detach()
-        value = (given * part.x.double()).flatten(1).sum(1) - part.support(-given)
+        value = flat(given * part.x.double()).sum(1) - part.support(-given)
         if not a.requires_grad:
             return value
         # The derivative of a support function is the point where it is reached.
-        return value + ((a - given) * part.extreme(-given).double()).flatten(1).sum(1)
+        return value + flat((a - given) * part.extreme(-given).double()).sum(1)
 
     def rows(self, index: Tensor) -> Around:
         """See `Ground.rows`."""

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.basis.tensors import flat
 from steepest.certify.grounds import Ground, dot, magnitude
 from steepest.certify.network import Bent, Network, Range, Relaxed
 
@@ -17,6 +18,10 @@ SLACK = 1e-9
 
 _MEMORY = 2**19
 """About so many float64 numbers has a step's value for the rows of one pass: what is in between stays in the cache."""
+
+
+_SMALL = 2000
+"""Networks with at most so many values in bent steps are small."""
 
 
 @final
@@ -155,43 +160,53 @@ class Bounds:
         return {at for at, count in mixed.items() if count <= 1}
 
     def _asked(self, at: int, low: Tensor, high: Tensor, bent: Bent) -> Range:
-        """Return the range of step `at`, bounded by passes where its bent step is not straight, example by example.
+        """Return the range of step `at`, bounded by passes where its bent step is not straight.
 
         First the end that is closer to deciding a value is asked about; the other one where that did not do it.
         """
         shape = self.network.graph.steps[at].shape
         low, high = low.clone(), high.clone()
-        for example in range(len(low)):
-            alone = self.rows(torch.tensor([example]))
-            ends = low[example : example + 1], high[example : example + 1]
-            loose = ~bent.straight(*ends).flatten()
-            above = loose & ((ends[0] + ends[1]).flatten() < 0)
+        for part in torch.split(torch.arange(len(low)), self._together()):
+            here = self if len(part) == len(low) else self.rows(part)
+            ends = flat(low)[part], flat(high)[part]
+            loose = ~bent.straight(*ends)
+            above = loose & (ends[0] + ends[1] < 0)
             for chosen in ((above, loose & ~above), (loose & ~above, above)):
                 for marked, sign in zip(chosen, (-1.0, 1.0), strict=True):
-                    alone._ask(at, (marked & ~bent.straight(*ends).flatten()).nonzero().squeeze(1), sign, ends)
+                    here._ask(at, marked & ~bent.straight(*ends), sign, ends)
+            flat(low)[part], flat(high)[part] = ends
         # Two sound bounds may cross by their rounding alone.
         return torch.minimum(low, high).reshape(-1, *shape), torch.maximum(low, high).reshape(-1, *shape)
 
-    def _ask(self, at: int, places: Tensor, sign: float, ends: Range) -> None:
-        """Move the lower ends (sign 1) or the upper ends (−1) of one example's values at `places` inwards, in place."""
-        for block in torch.split(places, self.rows_at_once()):
-            found = sign * self._unit(at, block, sign).value
-            end = ends[0 if sign > 0 else 1].view(-1)
-            end[block] = torch.maximum(end[block], found) if sign > 0 else torch.minimum(end[block], found)
+    def _together(self) -> int:
+        """Return how many examples' values are asked about in one pass.
 
-    def _unit(self, at: int, place: Tensor, sign: float) -> Carried:
-        """Return bounds of sign · (single values of step `at`) of the only example."""
-        affine, owner = self.network.affine.get(at), torch.zeros_like(place)
+        Alone, an example's slopes are one row for all its values and are not copied; but the passes of a small network
+        would be too short.
+        """
+        return max(1, len(self.ground.low)) if self.network.neurons <= _SMALL else 1
+
+    def _ask(self, at: int, marked: Tensor, sign: float, ends: Range) -> None:
+        """Move the lower ends (sign 1) or the upper ends (−1) of the values `marked` [N, n] inwards, in place."""
+        owners, places = marked.nonzero(as_tuple=True)
+        end = ends[0 if sign > 0 else 1]
+        for block in torch.split(torch.arange(len(owners)), self.rows_at_once()):
+            owner, place = owners[block], places[block]
+            found, known = sign * self._unit(at, owner, place, sign), end[owner, place]
+            end[owner, place] = torch.maximum(known, found) if sign > 0 else torch.minimum(known, found)
+
+    def _unit(self, at: int, owner: Tensor, place: Tensor, sign: float) -> Tensor:
+        """Return lower bounds of sign · (single values of step `at`), [M]."""
+        affine, shape = self.network.affine.get(at), self.network.graph.steps[at].shape
         if affine is not None and affine.rows is not None:
-            found = self.lower(sign * affine.rows(place), owner, affine.sources[0])
+            value = self.lower(sign * affine.rows(place), owner, affine.sources[0]).value
             if affine.bias is None:
-                return found
-            shift = sign * affine.bias.expand(1, *self.network.graph.steps[at].shape).flatten()[place]
-            return Carried(value=found.value + shift - SLACK * shift.abs(), at_input=found.at_input, met={})
-        shape = self.network.graph.steps[at].shape
+                return value
+            shift = sign * affine.bias.expand(1, *shape).flatten()[place]
+            return value + shift - SLACK * shift.abs()
         unit = torch.zeros(len(place), int(torch.Size(shape).numel()), dtype=torch.float64)
         unit[torch.arange(len(place)), place] = sign
-        return self.lower(unit.reshape(-1, *shape), owner, at)
+        return self.lower(unit.reshape(-1, *shape), owner, at).value
 
     def rows(self, index: Tensor) -> Bounds:
         """Return what is known of the examples that `index` selects."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import NoCertificateError
+from steepest.basis.tensors import flat
 from steepest.certify.affine import Affine, affine_of
 from steepest.certify.curves import Curve, Lines, Slope, curve_of, outwards
 from steepest.certify.grounds import dot
@@ -70,11 +71,11 @@ class Maximum:
 
     def pull(self, a: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """See `Relaxed.pull`."""
-        flat, sure = a.flatten(1), self.sure[owner]
-        passed = torch.where((flat > 0) | sure, flat, 0)
+        row = flat(a)
+        passed = torch.where((row > 0) | self.sure[owner], row, 0)
         size = int(torch.Size(self.shape).numel())
         made = torch.zeros(len(a), size, dtype=a.dtype).scatter_add(1, self.first[owner], passed)
-        return made.reshape(len(a), *self.shape), ((flat - passed) * self.most[owner]).sum(1)
+        return made.reshape(len(a), *self.shape), ((row - passed) * self.most[owner]).sum(1)
 
     def rows(self, index: Tensor) -> Maximum:
         """See `Relaxed.rows`."""
@@ -127,7 +128,7 @@ class Windows:
         values, places = torch.ops.aten.max_pool2d_with_indices(x, *given)
         # Places count within a channel.
         channel = torch.arange(self.source[0]).reshape(1, -1, 1, 1) * (self.source[1] * self.source[2])
-        return values, (places + channel).flatten(1)
+        return values, flat(places + channel)
 
     def range(self, low: Tensor, high: Tensor) -> Range:
         """See `Bent.range`."""
@@ -143,7 +144,7 @@ class Windows:
         most, _ = self._pooled(high)
         # The largest upper end among the others: windows may share an entry, so each is asked without its own.
         others = self._others(high, first)
-        return Maximum(first, most.flatten(1), least.flatten(1) >= others, tuple(low.shape[1:]))
+        return Maximum(first, flat(most), flat(least) >= others, tuple(low.shape[1:]))
 
     def _others(self, high: Tensor, first: Tensor) -> Tensor:
         kernel, stride, padding, dilation = (
@@ -162,7 +163,7 @@ class Windows:
 
         index, values = windows(places, 0.0), windows(high, -torch.inf)
         own = first.reshape(len(high), self.source[0], 1, -1) + 1
-        return values.masked_fill(index == own, -torch.inf).amax(2).flatten(1)
+        return values.masked_fill(index == own, -torch.inf).amax(2).reshape(len(high), -1)
 
 
 @final

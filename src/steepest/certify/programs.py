@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steepest.basis.tensors import flat
 from steepest.certify.linear import Bounds
 
 
@@ -63,4 +64,4 @@ def _affine_of(bounds: Bounds, a: Tensor, at: int) -> tuple[Tensor, Tensor]:
     owner = torch.zeros(len(a), dtype=torch.int64)
     found = bounds.lower(a, owner, at)
     slope = found.at_input
-    return slope.flatten(1), found.value - bounds.ground.least(slope, owner)
+    return flat(slope), found.value - bounds.ground.least(slope, owner)

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.basis.tensors import flat
 from steepest.certify.linear import Bounds
 from steepest.certify.network import Elementwise, Network, Range
 from steepest.certify.programs import least_on_piece
@@ -57,10 +58,10 @@ class Problems:
         for at, (low, high) in made.ranges.items():
             mine = (made.source == at).nonzero().squeeze(1)
             up, down = mine[positive[mine]], mine[~positive[mine]]
-            low.flatten(1)[up, made.place[up]] = low.flatten(1)[up, made.place[up]].clamp_min(0)
-            high.flatten(1)[down, made.place[down]] = high.flatten(1)[down, made.place[down]].clamp_max(0)
-            made.signs[at].flatten(1)[up, made.place[up]] = 1
-            made.signs[at].flatten(1)[down, made.place[down]] = -1
+            flat(low)[up, made.place[up]] = flat(low)[up, made.place[up]].clamp_min(0)
+            flat(high)[down, made.place[down]] = flat(high)[down, made.place[down]].clamp_max(0)
+            flat(made.signs[at])[up, made.place[up]] = 1
+            flat(made.signs[at])[down, made.place[down]] = -1
         return made
 
     @staticmethod
@@ -142,12 +143,12 @@ def _bounded(bounds: Bounds, a: Tensor, problems: Problems, steps: int) -> Probl
     empty = torch.zeros(len(problems.row), dtype=torch.bool)
     known = {}
     for at, (low, high) in problems.ranges.items():
-        empty |= (low > high).flatten(1).any(1)
+        empty |= flat(low > high).any(1)
         known[at] = torch.minimum(low, high), high
     here = Bounds.by_intervals(network, bounds.ground.rows(torch.zeros_like(problems.row)), known)
     for at in problems.ranges:
         low, high = here.ranges[at]
-        empty |= (low > high).flatten(1).any(1)
+        empty |= flat(low > high).any(1)
         here.ranges[at] = torch.minimum(low, high), torch.maximum(low, high)
     for at in network.bent:
         here.relax(at)
@@ -175,8 +176,8 @@ def _undecided(bounds: Bounds, found: Fitted) -> tuple[Tensor, Tensor]:
     best = torch.full_like(found.value, -1.0)
     source, place = torch.full(best.shape, -1), torch.full(best.shape, -1)
     for at, origin in _splittable(bounds.network).items():
-        low, high = (end.flatten(1) for end in bounds.ranges[origin])
-        a = found.met[at].flatten(1)
+        low, high = (flat(end) for end in bounds.ranges[origin])
+        a = flat(found.met[at])
         width = (high - low).clamp_min(1e-12)
         gap = -low * high / width
         cost = torch.where(a < 0, -a * gap, a * torch.minimum(-low, high) / 2)

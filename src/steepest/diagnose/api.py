@@ -15,7 +15,7 @@ from steepest.basis.errors import ModelError, SteepestError, UsageError
 from steepest.basis.progress import Progress, Silent
 from steepest.budgets.contract import Budget
 from steepest.diagnose.contract import Finding, Verdict
-from steepest.diagnose.panel import FEW, estimate, examine, named
+from steepest.diagnose.panel import FEW, affordable, estimate, examine, named
 from steepest.diagnose.probe import Probe
 from steepest.diagnose.scenery import scenery
 from steepest.diagnose.verdict import verdict
@@ -23,7 +23,7 @@ from steepest.models.inspection import inspected
 from steepest.models.model import Model, Network
 from steepest.models.objectives import objective_of
 
-PATIENCE = 9
+PATIENCE = 13
 """The panel may take so many times the seconds that it is given for searches without gradients."""
 
 
@@ -89,7 +89,8 @@ def diagnose(
         data: (x [N, *features], y int64 [N]).
         checks: names of `steepest list checks`; all if left out.
         seconds: for the searches without gradients, all together, and for the pictures; where the whole panel would
-            take nine times as long, fewer examples are examined, at least 16.
+            take thirteen times as long, fewer examples are examined, at least 16; dear checks look at fewer of them
+            where the model is slow, and say so.
 
     Raises:
         UsageError: no example, an unknown check.
@@ -115,15 +116,14 @@ def diagnose(
     asked: dict[str, Any] = {"objective": _of_rows(objective, rows), "seed": seed, "seconds": seconds}
     probe = Probe(handle, x, y, budget, **asked)
     with handle.borrowed(seed):
-        foretold = estimate(probe, panel)
-    fewer = max(FEW, int(len(x) * PATIENCE * seconds / foretold))
+        fewer = affordable(probe, panel, PATIENCE * seconds)
+        foretold = estimate(probe, panel, fewer)
     if fewer < len(x):
         notes = (*notes, f"the model is slow: {fewer} of {len(x)} examples are examined; more seconds allow more")
         some = torch.arange(fewer, device=x.device)
         x, y, budget = x[some], y[some], budget.rows(some)
         asked["objective"] = _of_rows(asked["objective"], some)
         probe = Probe(handle, x, y, budget, **asked)
-        foretold *= fewer / int(rows.numel())
     told.say(f"{len(panel)} checks on {len(x)} examples: about {foretold:.0f} s")
     findings = tuple(examine(probe, panel, told))
     if len(x) < FEW:

@@ -9,7 +9,7 @@ import torch
 
 from steepest.basis.errors import SteepestError
 from steepest.basis.progress import Progress, Silent
-from steepest.diagnose.check import Check
+from steepest.diagnose.check import SHARED, Check
 from steepest.diagnose.checks import CHECKS
 from steepest.diagnose.contract import Family, Finding, Judgement, Level, NotRun
 from steepest.diagnose.probe import Probe
@@ -30,16 +30,34 @@ def named(names: Iterable[str] | None = None) -> list[Check]:
         UsageError: an unknown name; near matches are offered.
     """
     chosen = CHECKS.names() if names is None else list(names)
-    return sorted((CHECKS.build(name) for name in chosen), key=lambda each: each.cost)
+    return sorted((CHECKS.build(name) for name in chosen), key=lambda each: each.alone)
 
 
-def estimate(probe: Probe, panel: Iterable[Check]) -> float:
-    """Return about how many seconds the panel takes, from the time of one forward and the checks' own costs."""
-    return sum(_seconds(probe, each) for each in panel) + probe.seconds
+def estimate(probe: Probe, panel: Iterable[Check], count: int | None = None) -> float:
+    """Return about how many seconds the panel takes, from the time of one forward and the checks' costs.
+
+    What several checks read is counted once; searches without gradients take what is left of the probe's seconds. A
+    model that hides something takes longer.
+
+    Args:
+        count: so many examples in the place of the probe's.
+    """
+    listed = list(panel)
+    shared = {name for each in listed for name in each.uses}
+    prices = [*(each.cost for each in listed), *(SHARED[name] for name in shared)]
+    return max(sum(price.total(probe, count) for price in prices) / probe.pace, probe.seconds)
+
+
+def affordable(probe: Probe, panel: Sequence[Check], seconds: float) -> int:
+    """Return how many of the probe's examples the panel can examine in so many seconds; at least `FEW` if there are."""
+    fitting = (count for count in range(probe.count, FEW, -1) if estimate(probe, panel, count) <= seconds)
+    return next(fitting, min(FEW, probe.count))
 
 
 def _seconds(probe: Probe, check: Check) -> float:
-    return check.cost * probe.count / probe.pace
+    """Return about how many seconds a check takes after those before it."""
+    missing = sum(SHARED[name].total(probe) for name in check.uses if not probe.knows(name))
+    return (check.cost.total(probe) + missing) / probe.pace
 
 
 def examine(

@@ -114,6 +114,14 @@ class Probe:
         found: T = self._known[key]
         return found
 
+    def found(self, call: str, objective: str) -> bool:
+        """Return whether `attacked` knows what this attack of the model finds."""
+        return self.knows(("attacked", call, objective, ""))
+
+    def knows(self, key: Hashable) -> bool:
+        """Return whether `key` is measured."""
+        return key in self._known
+
     def terrain(self, objective: ObjectiveChoice = "margin", model: Model | None = None) -> Terrain:
         """Return the loss around x, of the model or of a relative of it."""
         return Terrain(
@@ -156,25 +164,25 @@ class Probe:
         Raises:
             ModelError: no gradient reaches x.
         """
-        return torch.stack([self.broken(call) for call in WHITE_BOX]).any(0)
+        return self.once("white box", lambda: torch.stack([self.broken(call) for call in WHITE_BOX]).any(0))
 
     @property
     def pace(self) -> float:
         """Examples that the model answers in a second, from one forward over all."""
 
         def timed() -> float:
-            self.model.logits(self.x[:1])
+            self.model.logits(self.x[:2])  # one alone is refused by batch normalisation in training mode
             begin = time.perf_counter()
             float(self.model.logits(self.x).double().nansum())
             return self.count / max(time.perf_counter() - begin, 1e-6)
 
         return self.once("pace", timed)
 
-    def few(self, passes: float, *, least: int = 16) -> int:
-        """Return how many examples `passes` forwards each can be asked for within the probe's seconds; a slow model's
-        dear checks look at fewer, but at `least` so many.
+    def few(self, passes: float, *, least: int) -> int:
+        """Return how many examples `passes` forwards each can be asked for within half of the probe's seconds; a slow
+        model's dear checks look at fewer, but at `least` so many.
         """
-        return max(least, int(self.seconds * self.pace / passes))
+        return max(least, int(self.seconds / 2 * self.pace / passes))
 
     def require_right(self, least: int = 1) -> Tensor:
         """Return the rows that are right at x.

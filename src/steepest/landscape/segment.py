@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import final
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,27 @@ from steepest.landscape.terrain import Terrain, between
 
 _ROUNDINGS = 32
 """So many units in the last place of the largest output may a change consist of that is none."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment:
+    """What gradients along a segment add up to, beside the change of the loss between its ends; float64 [N].
+
+    Attributes:
+        off: |ΔL − mean ⟨∇L, d⟩|.
+        whole: |ΔL| + mean |⟨∇L, d⟩|.
+        noise: how much of `off` rounding may be: 32 units in the last place of the largest output.
+    """
+
+    off: Tensor
+    whole: Tensor
+    noise: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        """off/whole, and 0 where rounding explains it."""
+        return torch.where(self.off <= self.noise, 0.0, self.off / self.whole)
 
 
 def segment_residual(terrain: Terrain, end: Tensor, *, points: int = 32) -> Tensor:
@@ -40,13 +64,16 @@ def segment_residual(terrain: Terrain, end: Tensor, *, points: int = 32) -> Tens
     >>> segment_residual(steps, torch.tensor([[0.4, 0.3]]))
     tensor([1.], dtype=torch.float64)
     """
-    precise = terrain.precise()
+    return along(terrain.precise(), end, points=points).residual
+
+
+def along(terrain: Terrain, end: Tensor, *, points: int) -> Segment:
+    """Return what `segment_residual` is made of, in the terrain's own precision."""
     shares = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     direction = end.double() - terrain.x.double()
-    first, last = (precise.value(point) for point in (terrain.x.double(), end.double()))
+    first, last = (terrain.value(point) for point in (terrain.x.double(), end.double()))
     change = last.value.double() - first.value.double()
-    slopes = precise.slopes(between(terrain.x, end, shares), direction)
+    slopes = terrain.slopes(between(terrain.x, end, shares), direction)
     unit = torch.finfo(first.outputs.dtype).eps
     noise = _ROUNDINGS * unit * torch.maximum(largest(first.outputs), largest(last.outputs)).double()
-    off, whole = (change - slopes.mean(1)).abs(), change.abs() + slopes.abs().mean(1)
-    return torch.where(off <= noise, 0.0, off / whole)
+    return Segment(off=(change - slopes.mean(1)).abs(), whole=change.abs() + slopes.abs().mean(1), noise=noise)

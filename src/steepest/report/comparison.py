@@ -279,7 +279,7 @@ def _layers(model: Mapping[str, Any]) -> Table:
     )
     rows = [
         (
-            short(layer["name"], 40),
+            short(layer["name"] or "the whole network", 40),
             layer["kind"],
             percent(layer["flat"]) if measured(layer["flat"]) else NONE,
             *(_times(layer[way]) for way, _ in stretches.WAYS),

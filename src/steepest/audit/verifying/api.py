@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -60,7 +60,8 @@ def verify(
         timeout: in seconds, from the first question on; looked at between steps, so that it may be exceeded by one.
 
     Raises:
-        UsageError: the property cannot be read, or has other numbers of inputs and outputs than the network.
+        UsageError: the property cannot be read, or has other numbers of inputs and outputs than the network; or the
+            model is asked through an oracle.
         ModelError: as `st.load`.
 
     >>> text = '''(declare-const X_0 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
@@ -74,9 +75,17 @@ def verify(
         raise UsageError(f"timeout={timeout} is not allowed: give a positive number of seconds.")
     question = asked if isinstance(asked, Property) else read_property(asked)
     if isinstance(network, Model):
-        return _decided(network, _Itself(network), question, timeout, seed)
+        if network.oracles:
+            raise UsageError(
+                f"{network.facts.source} is asked through an oracle, and a property speaks of a network itself: give "
+                "st.Model(module, box=None)."
+            )
+        # What the network itself answers, also where that is known to be probabilities.
+        itself = Model(network.network, None, facts=replace(network.facts, outputs="logits"))
+        return _decided(itself, _Itself(itself), question, timeout, seed)
     with unpacked(Path(network)) as path:
         model = load(path, box=None)
+        model = model.with_facts(replace(model.facts, source=str(network)))
         return _decided(model, Original(path), question, timeout, seed)
 
 
@@ -109,7 +118,8 @@ class _Itself:
 
     def outputs(self, x: Tensor) -> Tensor:
         """See `Judge`."""
-        return self.model.logits(x[None])[0]
+        with self.model.borrowed(), torch.no_grad():
+            return self.model.passed(x[None])[0]
 
 
 def _decided(model: Model, judge: Judge, asked: Property, timeout: float, seed: int) -> Decision:
@@ -219,7 +229,11 @@ class Race:
         for runner in runners:
             if runner.proven or time.monotonic() >= self.until:
                 continue
-            points = runner.seeker.candidates(runner.open) if seeking else self._bounded(runner)
+            points = (
+                runner.seeker.candidates(runner.open, self.until - time.monotonic())
+                if seeking
+                else self._bounded(runner)
+            )
             found = self._confirmed(runner, points)
             if found is not None:
                 return self._answer(SAT, runners, _found(runner, seeking), found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Self, final
 
@@ -116,18 +117,29 @@ class Seeker:
         self._unit_model = Model(self._unit, (0, 1), facts=Facts(source=model.facts.source))
         self.round = 0
         self.points = 0
+        self.pace = 1e-9
         self.sloped = True
 
-    def candidates(self, open_: Tensor) -> Tensor:
-        """Return the best inputs of one more round, float32 [≤ 3, *shape], for the conjunctions open bool [C]."""
+    def candidates(self, open_: Tensor, seconds: float) -> Tensor:
+        """Return the best inputs of one more round, float32 [≤ 3, *shape], for the conjunctions open bool [C].
+
+        A round that would take longer than so many seconds, at the pace of the one before, has fewer starts and steps.
+        """
+        began, before = time.monotonic(), self.points
+        found = self._sought(open_, max(1.0, min(seconds / self.pace, 1e9)))
+        self.pace = (time.monotonic() - began) / max(1, self.points - before)
+        return found
+
+    def _sought(self, open_: Tensor, most: float) -> Tensor:
         wanted = open_.nonzero().squeeze(1)
         number, self.round = self.round, self.round + 1
         if number == 0 or not self.sloped:
             return self.best_of(self._unit.place(self._random(number)), open_)
-        copies = max(1, min(2 ** (number + 2), 128) // len(wanted))
+        steps = int(max(1, min(10 * 2**number, 100, most / len(wanted))))
+        copies = int(max(1, min(2 ** (number + 2), 128, most / steps) // len(wanted)))
         mine = self.group[None] == wanted.repeat_interleave(copies)[:, None]
         start = torch.full((len(mine), *self.low.shape), 0.5)
-        recipe = f"pgd(steps={min(10 * 2**number, 100)}, start='uniform')"
+        recipe = f"pgd(steps={steps}, start='uniform')"
         try:
             found = attack(
                 recipe, self._unit_model, start, None, Linf(0.5), objective=Gap(mine), seed=self.seed + number

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self, final
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import Tensor
 
 from steepest.attacks.contract import Problem
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
 from steepest.basis.streams import Stream
-from steepest.diagnose.check import check
+from steepest.diagnose.check import Price, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
+from steepest.diagnose.features import features_of
 from steepest.diagnose.probe import Probe
 from steepest.diagnose.searches import require_gradient
 from steepest.models.model import Model
@@ -27,7 +27,8 @@ PASSED, FAILED = 0.95, 0.5
 CALLS = ("pgd(steps=20)", "apgd(steps=40)")
 
 _INSIDE, _INNER, _EXAMPLES, _FEWEST = 0.95, 200, 32, 8
-_PASSES = 260
+_BLIND = 50
+_COST = Price(passes=_INNER + 42 + _BLIND, least=16)
 _PLANTED = 1 << 21
 
 
@@ -35,7 +36,7 @@ _PLANTED = 1 << 21
     "active",
     "Does the search along gradients find a point that was planted for it?",
     Family.MASKED,
-    cost=_PASSES,
+    cost=_COST,
     source="Zimmermann et al. 2022, the binarisation test",
 )
 def active(probe: Probe) -> Judgement:
@@ -45,8 +46,8 @@ def active(probe: Probe) -> Judgement:
     of the budget from those of random points in 95 % of it, and the search must find a point on the corner's side.
     """
     require_gradient(probe)
-    rows = probe.require_right()[: min(_EXAMPLES, probe.few(_PASSES))]
-    features = _features(probe)
+    rows = probe.require_right()[: min(_EXAMPLES, _COST.examples(probe))]
+    features = features_of(probe)
     task = _planted(probe, features, rows)
     if len(task.rows) < _FEWEST:
         raise NotRun(f"{len(task.rows)} of {len(rows)} planted points can be told apart by a plane; {_FEWEST} must be")
@@ -54,7 +55,7 @@ def active(probe: Probe) -> Judgement:
         score = _score(task, CALLS, probe.seed)
     except ModelError as error:
         raise NotRun(str(error)) from None
-    blind = _score(task, (f"noise(points={_INNER})",), probe.seed + 1)
+    blind = _score(task, (f"noise(points={_BLIND})",), probe.seed + 1)
     found, trivial = float(score.double().mean()), float(blind.double().mean())
     missed = torch.zeros_like(probe.right)
     missed[task.rows[~score]] = True
@@ -62,7 +63,7 @@ def active(probe: Probe) -> Judgement:
     return Judgement(
         level=level,
         says=f"gradients found {100 * found:.0f} % of {len(task.rows)} planted points "
-        f"(random points {100 * trivial:.0f} %)",
+        f"({_BLIND} random points each {100 * trivial:.0f} %)",
         statistic=found,
         threshold=PASSED,
         flagged=missed if level is not Level.PASS else None,
@@ -172,44 +173,3 @@ class _Beyond:
     def rows(self, index: Tensor) -> Self:
         """See `Goal.rows`."""
         return replace(self, side=self.side.rows(index))
-
-
-def _features(probe: Probe) -> Model:
-    """Return the model up to the input of the linear layer that is called last.
-
-    Raises:
-        NotRun: there is none, or its input is not one vector of each example.
-    """
-    network = probe.model.network
-    if not isinstance(network, nn.Module):
-        raise NotRun("the model is a function, so its last linear layer cannot be found")
-    last = _last_linear(network, probe.x[:1])
-    if last is None:
-        raise NotRun("no linear layer answers last, so there are no features to plant points in")
-
-    def features(x: Tensor) -> Tensor:
-        held: list[Tensor] = []
-        hook = last.register_forward_pre_hook(lambda _, given: held.append(given[0]))
-        try:
-            network(x)
-        finally:
-            hook.remove()
-        if held[-1].shape[:-1] != x.shape[:1]:
-            raise NotRun("the last linear layer is given more than one vector of each example")
-        return held[-1]
-
-    made = Model(features, probe.model.box, facts=replace(probe.model.facts, classes=None, outputs="logits"))
-    return made.asked_by(probe.asked)
-
-
-def _last_linear(network: nn.Module, x: Tensor) -> nn.Linear | None:
-    called: list[nn.Linear] = []
-    note: Callable[..., None] = lambda module, given, answer: called.append(module)  # noqa: E731
-    hooks = [part.register_forward_hook(note) for part in network.modules() if isinstance(part, nn.Linear)]
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return called[-1] if called else None

@@ -6,7 +6,7 @@ import torch
 
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
-from steepest.diagnose.precision import precise
+from steepest.diagnose.precision import clear
 from steepest.diagnose.probe import Probe
 from steepest.landscape.alignment import gradient_alignment
 
@@ -22,7 +22,7 @@ LOST, GAP = 0.3, 0.5
     "alignment",
     "How far from x does the gradient keep its direction?",
     Family.ONE_STEP,
-    cost=60,
+    cost=10,
     source="Andriushchenko & Flammarion 2020",
 )
 def alignment(probe: Probe) -> Judgement:
@@ -32,7 +32,7 @@ def alignment(probe: Probe) -> Judgement:
     does. A cosine that is small at the end alone is honest curvature.
     """
     rows = probe.require_right()
-    found = probe.once("alignment", lambda: gradient_alignment(precise(probe), radii=RADII))[rows]
+    found = clear(probe, rows, lambda ground, _: gradient_alignment(ground, radii=RADII))
     known = found[~found.isnan().any(1)]
     if 2 * len(known) < len(rows):
         raise NotRun("fewer than half of the examples have a gradient to compare; see the check zero-gradient")

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from steepest.basis.errors import ModelError
 from steepest.basis.shares import interval
-from steepest.diagnose.check import check
+from steepest.diagnose.check import FURTHER, WHITE, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Remedy
 from steepest.diagnose.probe import WHITE_BOX, Climbed, Probe, Traces
-from steepest.diagnose.searches import require_gradient, searched
+from steepest.diagnose.searches import longer, require_gradient
 
 MORE, LEAST = 0.005, 3
 """A share of the examples that more steps must surely break for a WARN, and so many of them: one or two are luck."""
@@ -25,7 +25,8 @@ _LAST = 2
     "convergence",
     "Would more steps have broken more?",
     Family.UNFINISHED,
-    cost=125,
+    cost=0,
+    uses=(WHITE, FURTHER),
     source="Carlini et al. 2019; Pintor et al. 2022, incomplete optimisation",
 )
 def convergence(probe: Probe) -> Judgement:
@@ -38,21 +39,22 @@ def convergence(probe: Probe) -> Judgement:
     rows = probe.require_right()
     try:
         broken = probe.white_box
-        left = (probe.right & ~broken).nonzero().squeeze(1)
-        more = torch.zeros_like(broken)
-        if left.numel():
-            more[left] = searched(probe, "apgd(steps=40)", left).won
+        further = longer(probe)
     except ModelError as error:
         raise NotRun(str(error)) from None
+    more = torch.zeros_like(broken)
+    more[further.rows] = further.won
     if probe.traces is not None:
         return _of_audit(probe.traces, broken | more, rows.numel())
-    extra = int(more.sum())
-    unfinished = _surely(extra, rows.numel(), MORE)
+    extra, left, asked = int(more.sum()), int((probe.right & ~broken).sum()), further.rows.numel()
+    # Where not all that were left are asked, those asked stand for as many fewer of the examples.
+    count = rows.numel() if asked == left else rows.numel() * asked // left
+    unfinished = _surely(extra, count, MORE)
     return Judgement(
         level=Level.WARN if unfinished else Level.PASS,
         says=f"40 more steps broke {extra} of {rows.numel()} examples beyond the {int(broken.sum())} of "
-        f"{len(WHITE_BOX)} searches of up to 20",
-        statistic=extra / rows.numel(),
+        f"{len(WHITE_BOX)} searches of up to 20" + (f"; {asked} of {left} were asked" if asked < left else ""),
+        statistic=extra / max(1, count),
         threshold=MORE,
         flagged=more if unfinished else None,
         advice="The number still falls with more steps: take the preset thorough, or more steps and restarts."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from steepest.diagnose.check import check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
-from steepest.diagnose.precision import bare, precise
+from steepest.diagnose.precision import bare, clear, precise
 from steepest.diagnose.probe import Probe
 from steepest.landscape.curvature import Curvature
 from steepest.landscape.curvature import curvature as measured
@@ -18,18 +19,18 @@ from steepest.landscape.remainder import remainder_bound
     "curvature",
     "Does a full step along the gradient pass a peak of the loss?",
     Family.INFORMATION,
-    cost=41,
+    cost=4,
     source="Taylor's theorem; Moosavi-Dezfooli et al. 2019, on curvature and robustness",
 )
 def curvature(probe: Probe) -> Judgement:
     """PASS with the curvature along FGSM's step, the gains foretold and got, and a bound from the weights if known."""
     rows = probe.require_right()
-    found = probe.once("curvature", lambda: _along(probe))
-    finite = found.gained.isfinite() & (found.first > 0) & probe.right
+    found = _along(probe, rows)
+    finite = found.gained.isfinite() & (found.first > 0)
     if not finite.any():
         raise NotRun("no example has a gradient that promises anything")
     first, gained, predicted = found.first[finite], found.gained[finite], found.predicted[finite]
-    passed = float(found.overshoots[rows].double().mean())
+    passed = float(found.overshoots.double().mean())
     bend = float((found.second[finite] / first).median())
     order = first.argsort()
     at = tuple(map(float, range(len(order))))
@@ -47,10 +48,11 @@ def curvature(probe: Probe) -> Judgement:
     )
 
 
-def _along(probe: Probe) -> Curvature:
-    ground, here = precise(probe), probe.at_x("margin")
+def _along(probe: Probe, rows: Tensor) -> Curvature:
+    here = probe.at_x("margin")
     assert here.gradient is not None
-    return measured(ground, probe.region.extreme(here.gradient))
+    end = probe.region.extreme(here.gradient)
+    return clear(probe, rows, lambda ground, some: measured(ground, end[some]))
 
 
 def _bounded(probe: Probe) -> str:

@@ -11,23 +11,26 @@ from steepest.attacks.fitting import admits
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.shares import interval
 from steepest.budgets.catalogue import kind_of
-from steepest.diagnose.check import check
+from steepest.diagnose.check import WHITE, Price, check
 from steepest.diagnose.contract import Family, Judgement, Level, Remedy
 from steepest.diagnose.probe import Climbed, Probe
 from steepest.diagnose.searches import (
-    LIKELY,
-    Beyond,
     affordable,
     beyond_gradients,
     found_by_gradients,
-    late,
+    judgement,
+    nothing_left,
     require_gradient,
     searched,
 )
 
+_QUERIES = 128
+_COST = Price(passes=_QUERIES, least=16)
+
 RUNG = 0.05
 """A share of what entered that a stage without gradients must surely have broken: relay climbs, so it finds a few."""
 
+_REMEDY = "gradient-free first"
 _ADVICE = (
     "Gradients do not lead where examples are. Attack with square or relay first, and through a surrogate of the model."
 )
@@ -37,7 +40,8 @@ _ADVICE = (
     "gradient-free",
     "Does a search without gradients break what gradients could not?",
     Family.MASKED,
-    cost=30,
+    cost=_COST,
+    uses=(WHITE,),
     source="Athalye, Carlini & Wagner 2018; Carlini et al. 2019; Andriushchenko et al. 2020, the search",
 )
 def gradient_free(probe: Probe) -> Judgement:
@@ -52,43 +56,22 @@ def gradient_free(probe: Probe) -> Judgement:
     if traced is not None:
         return traced
     left = probe.right & ~found_by_gradients(probe)
-    asked = left.nonzero().squeeze(1)
+    asked = left.nonzero().squeeze(1)[: _COST.examples(probe)]
     if not asked.numel():
-        return Judgement(
-            level=Level.PASS,
-            says=f"gradients broke all {rows.numel()} examples: nothing is left for other searches",
-            statistic=0.0,
-            threshold=LIKELY,
-            of=rows.numel(),
-        )
+        return nothing_left(f"gradients broke all {rows.numel()} examples: nothing is left for others", rows.numel())
     call, found = _without_gradients(probe, asked)
-    return _judged(beyond_gradients(probe, found, asked.numel()), call)
+    beyond = beyond_gradients(probe, found, asked.numel())
+    return judgement(beyond, f"{call.partition('(')[0]} broke {beyond.text}", _ADVICE, _REMEDY)
 
 
 def _without_gradients(probe: Probe, rows: Tensor) -> tuple[str, Tensor]:
     """Return the search and bool [N]: what it broke."""
     square = admits(", ".join(ATTACKS.build("square").budgets), kind_of(probe.budget))
-    queries = affordable(probe, 0.6, rows, least=128, most=1024)
+    queries = affordable(probe, 0.6, rows, least=_QUERIES, most=1024)
     call = f"square(queries={queries}, rescale=True)" if square else f"spsa(steps={max(4, queries // 33)}, samples=16)"
     found = torch.zeros_like(probe.right)
     found[rows] = searched(probe, call, rows).won
     return call, found
-
-
-def _judged(beyond: Beyond, call: str) -> Judgement:
-    if beyond.level is Level.PASS and beyond.late:
-        return late(beyond, f"{call.partition('(')[0]} broke {beyond.text}", "gradient-free first")
-    clean = beyond.level is Level.PASS
-    return Judgement(
-        level=beyond.level,
-        says=f"{call.partition('(')[0]} broke {beyond.text}",
-        statistic=beyond.share,
-        threshold=LIKELY,
-        flagged=None if clean else beyond.rows,
-        advice="" if clean else _ADVICE,
-        remedy=_remedy(beyond.level),
-        of=beyond.survivors,
-    )
 
 
 def _of_stages(rungs: Sequence[Climbed]) -> Judgement | None:
@@ -105,11 +88,7 @@ def _of_stages(rungs: Sequence[Climbed]) -> Judgement | None:
                 statistic=rung.broken / rung.entered,
                 threshold=RUNG,
                 advice=_ADVICE,
-                remedy=_remedy(Level.FAIL),
+                remedy=Remedy(name=_REMEDY),
                 of=rung.entered,
             )
     return None
-
-
-def _remedy(level: Level) -> Remedy | None:
-    return None if level is Level.PASS else Remedy(name="gradient-free first")

@@ -14,7 +14,7 @@ from steepest.diagnose.probe import Probe
     "gradients",
     "Does a finite gradient of the margin reach every input?",
     Family.MASKED,
-    cost=3,
+    cost=2,
     source="Athalye, Carlini & Wagner 2018; Pintor et al. 2022, unavailable gradients",
     steady=False,
 )

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import final
-
 import torch
 from torch import Tensor
 
-from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
+from steepest.diagnose.check import FURTHER, WHITE, WHOLE, Price, check
 from steepest.diagnose.checks.surrogate import through_twin
 from steepest.diagnose.checks.unbounded import curve
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
 from steepest.diagnose.probe import Probe
-from steepest.diagnose.searches import found_by_gradients, require_gradient
-from steepest.models.contract import Answer, Evaluation, Question
+from steepest.diagnose.searches import found_by_gradients, longer, require_gradient
 from steepest.models.objectives import Margin
 
 BOUNDS = {
@@ -30,14 +25,16 @@ BOUNDS = {
 """From where on an indicator fires; wider than published, where healthy networks would reach them."""
 
 _NEAR, _DRAWS = 0.125, 20
-_STEPS, _LATE, _STILL = 40, 10, 0.05
+_LATE, _STILL = 10, 0.05
+_COST = Price(passes=_DRAWS + 1, least=32)
 
 
 @check(
     "indicators",
     "Do indicators of attack failure fire?",
     Family.MASKED,
-    cost=190,
+    cost=_COST,
+    uses=(WHITE, FURTHER, WHOLE),
     source="Pintor et al. 2022, indicators of attack failure; the second one relative to the spread of the logits",
 )
 def indicators(probe: Probe) -> Judgement:
@@ -53,7 +50,7 @@ def indicators(probe: Probe) -> Judgement:
     rows = probe.require_right()
     found = {
         "unavailable gradients": _unavailable(probe, rows),
-        "unstable predictions": _unstable(probe, rows),
+        "unstable predictions": _unstable(probe, rows[: _COST.examples(probe)]),
         "silent success": _silent(probe, rows),
         "incomplete optimisation": _incomplete(probe),
         "transfer failure": _transferred(probe),
@@ -110,16 +107,13 @@ def _silent(probe: Probe, rows: Tensor) -> float | None:
 
 
 def _incomplete(probe: Probe) -> float | None:
-    recorder = _Recorder()
-    rows = (probe.right & ~found_by_gradients(probe)).nonzero().squeeze(1)
-    if not rows.numel():
-        return 0.0
-    problem = replace(probe.problem(model=probe.model.asked_by(recorder)), drop_solved=False).rows(rows)
     try:
-        ATTACKS.build(f"apgd(steps={_STEPS})").run(problem, probe.seed)
+        further = longer(probe)
     except ModelError:
         return None
-    best = torch.stack(recorder.values).double().nan_to_num(nan=-torch.inf).cummax(0).values
+    if not further.rows.numel():
+        return 0.0
+    best = further.values.double().nan_to_num(nan=-torch.inf).cummax(0).values
     rise = best[-1] - best[0]
     late = (best[-1] - best[-1 - _LATE]) / rise.masked_fill(rise <= 0, torch.inf)
     return float((late > _STILL).double().mean())
@@ -135,21 +129,7 @@ def _transferred(probe: Probe) -> float | None:
 
 def _unconstrained(probe: Probe) -> float | None:
     try:
-        rows, _, _, left = probe.once("curve to the whole box", lambda: curve(probe))
+        shares = curve(probe)[2]
     except NotRun:
         return None
-    return left.numel() / rows.numel()
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class _Recorder:
-    """An oracle that remembers the values of every question."""
-
-    values: list[Tensor] = field(default_factory=list)
-
-    def answer(self, ask: Answer, question: Question) -> Evaluation:
-        """See `Oracle.answer`."""
-        found = ask(question)
-        self.values.append(found.value)
-        return found
+    return 1 - shares[-1]

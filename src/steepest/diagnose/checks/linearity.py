@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from steepest.diagnose.check import check
+from steepest.diagnose.check import Price, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
-from steepest.diagnose.precision import precise
+from steepest.diagnose.precision import clear
 from steepest.diagnose.probe import Probe
 from steepest.landscape.linearity import linearity as measured
+
+_COST = Price(passes=24, least=32)
 
 
 @check(
     "linearity",
     "How far is the loss from its linear model inside the budget?",
     Family.INFORMATION,
-    cost=35,
+    cost=_COST,
     source="Qin et al. 2019",
 )
 def linearity(probe: Probe) -> Judgement:
     """PASS with the largest departure found from the linear model, in units of the gain that the model promises."""
-    rows = probe.require_right()
-    found = probe.once("linearity", lambda: measured(precise(probe)))
-    here = found.relative[rows]
+    rows = probe.require_right()[: _COST.examples(probe)]
+    found = clear(probe, rows, lambda ground, _: measured(ground))
+    here = found.relative
     here = here[here.isfinite()]
     if not here.numel():
         raise NotRun("no example has a gradient that promises anything")
     middle, most = float(here.median()), float(here.max())
-    kept = (found.gained / found.predicted)[rows]
+    kept = found.gained / found.predicted
     kept = kept[kept.isfinite()]
     got = f"; one full step gets {100 * float(kept.median()):.0f} % of what its gradient promises" if len(kept) else ""
     ranked = here.sort().values.tolist()

@@ -5,16 +5,24 @@ from __future__ import annotations
 import torch
 
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
-from steepest.diagnose.contract import Family, Judgement, Level, Remedy
+from steepest.diagnose.check import WHITE, Price, check
+from steepest.diagnose.contract import Family, Judgement
 from steepest.diagnose.probe import Probe
 from steepest.diagnose.searches import (
-    LIKELY,
     affordable,
     beyond_gradients,
     found_by_gradients,
+    judgement,
+    nothing_left,
     require_gradient,
     searched,
+)
+
+_POINTS = 64
+_COST = Price(passes=_POINTS, least=16)
+_ADVICE = (
+    "Blind search finds what gradients miss: they point nowhere. Attack with square or relay, and through a surrogate "
+    "of the model."
 )
 
 
@@ -22,7 +30,8 @@ from steepest.diagnose.searches import (
     "noise",
     "Do random points of the budget break what gradients could not?",
     Family.MASKED,
-    cost=25,
+    cost=_COST,
+    uses=(WHITE,),
     source="Athalye, Carlini & Wagner 2018; Carlini et al. 2019",
 )
 def noise(probe: Probe) -> Judgement:
@@ -36,29 +45,12 @@ def noise(probe: Probe) -> Judgement:
         missed = probe.right & ~probe.broken("fgsm")
     except ModelError:  # no gradient reaches x
         missed = probe.right
-    rows = missed.nonzero().squeeze(1)
+    rows = missed.nonzero().squeeze(1)[: _COST.examples(probe)]
     if not rows.numel():
-        return Judgement(
-            level=Level.PASS,
-            says="FGSM broke every example: nothing is left for random points",
-            statistic=0.0,
-            threshold=LIKELY,
-        )
-    points = affordable(probe, 0.2, rows, least=64, most=512)
+        return nothing_left("FGSM broke every example: nothing is left for random points", probe.count)
+    points = affordable(probe, 0.2, rows, least=_POINTS, most=512)
     found = torch.zeros_like(missed)
     found[rows] = searched(probe, f"noise(points={points})", rows).won
     beyond = beyond_gradients(probe, found & ~found_by_gradients(probe), rows.numel())
-    clean = beyond.level is Level.PASS
-    return Judgement(
-        level=beyond.level,
-        says=f"{points} random points each broke {int(found.sum())} examples that FGSM could not, {beyond.text}",
-        statistic=beyond.share,
-        threshold=LIKELY,
-        flagged=None if clean else beyond.rows,
-        advice=""
-        if clean
-        else "Blind search finds what gradients miss: they point nowhere. Attack with square or relay, and through a "
-        "surrogate of the model.",
-        remedy=Remedy(name="gradient-free first") if beyond.level is Level.FAIL else None,
-        of=rows.numel(),
-    )
+    says = f"{points} random points each broke {int(found.sum())} examples that FGSM could not, {beyond.text}"
+    return judgement(beyond, says, _ADVICE, "gradient-free first")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
+from steepest.diagnose.check import WHITE, check
 from steepest.diagnose.checks.saturation import MOST, limits
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
@@ -26,7 +26,8 @@ WARN, FAIL = 0.05, 0.20
     "objectives",
     "Do cross-entropy, margin and scaled cross-entropy find the same?",
     Family.LOSS,
-    cost=180,
+    cost=82,
+    uses=(WHITE,),
     source="Carlini & Wagner 2017; Croce & Hein 2020; Yu & Xu 2023",
 )
 def objectives(probe: Probe) -> Judgement:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
+from steepest.diagnose.check import WHITE, WIDE, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
 from steepest.diagnose.probe import WHITE_BOX, Probe
 from steepest.diagnose.searches import require_gradient
@@ -23,7 +23,8 @@ _LEVELS = 255
     "rounding",
     "Do successes survive as images of 8 bits, and in float64?",
     Family.MASKED,
-    cost=28,
+    cost=1 + WIDE,
+    uses=(WHITE,),
     source="Carlini et al. 2019; ours",
 )
 def rounding(probe: Probe) -> Judgement:

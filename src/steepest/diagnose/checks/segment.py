@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
-from steepest.diagnose.checks.finite_differences import WIDE, differing
+from steepest.diagnose.check import WIDE, Price, check
+from steepest.diagnose.checks.finite_differences import WIDELY, differing
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
-from steepest.diagnose.precision import precise
+from steepest.diagnose.precision import patched, precise
 from steepest.diagnose.probe import Probe
-from steepest.landscape.segment import segment_residual
+from steepest.landscape.segment import Segment, along
+from steepest.landscape.terrain import Terrain
 
 WARN, FAIL = 0.05, 0.3
 """Residuals of honest networks were at most 0.003 (budgets up to L∞ 0.3 on digits); rounding to 8 levels left 0.09."""
+
+SURE = WARN / 2
+"""A residual below it, and rounding below that share of the change, are clear without float64."""
 
 COARSE, FINE = 8, 32
 FALLS = 0.4
@@ -26,25 +32,27 @@ MISSED = 0.02
 
 SQUARES = "square(queries=300)"
 _CORNER = 40
-_PASSES = 260
+_COST = Price(passes=2 * (2 * FINE + 2), least=16)
+_FEWEST = 8
+"""Of a slow model at least so many are asked about again in float64, where rounding may show or a residual counts."""
 
 
 @check(
     "segment",
     "Do the gradients along a segment add up to the change of the margin?",
     Family.MASKED,
-    cost=_PASSES,
+    cost=_COST,
     source="Lebesgue's fundamental theorem of calculus; shattered gradients: Athalye, Carlini & Wagner 2018",
 )
 def segment(probe: Probe) -> Judgement:
     """FAIL where over 30 % of the change along segments is not in the gradients, WARN where over 5 %.
 
     Segments go to FGSM's point and to a random corner. A residual counts only if it stays when four times as many
-    gradients are summed. Where it stays and gradient searches find all that others find, the gradient is a
-    surrogate that works: WARN.
+    gradients are summed, and if float64 repeats it. Where it stays and gradient searches find all that others find, the
+    gradient is a surrogate that works: WARN.
     """
-    rows = probe.require_right()
-    rows = rows[: probe.few(_PASSES)]
+    precise(probe)  # refuses before anything is asked
+    rows = probe.require_right()[: _COST.examples(probe)]
     try:
         fine = probe.once(("residuals", FINE), lambda: _residuals(probe, FINE, rows))
     except ModelError as error:
@@ -78,15 +86,33 @@ def segment(probe: Probe) -> Judgement:
 
 
 def _residuals(probe: Probe, points: int, rows: Tensor) -> Tensor:
-    """Return the mean residual of the segments to FGSM's point and to a random corner, per row; NaN where x is both."""
-    ground, here, region = precise(probe).rows(rows), probe.at_x("margin"), probe.region.rows(rows)
+    """Return the mean residual of the segments to FGSM's point and to a random corner, per row; NaN where x is both.
+
+    In the model's own precision where that leaves no doubt, in float64 elsewhere; NaN where a slow model was not asked.
+    """
+    wide, ground = precise(probe).rows(rows), probe.terrain().rows(rows)
+    here, region = probe.at_x("margin"), ground.region
     assert here.gradient is not None
     ends = region.extreme(here.gradient[rows]), region.corner(ground.stream.split(_CORNER), 0)
-    found = [
-        segment_residual(ground, end, points=points).masked_fill((end == region.x).flatten(1).all(1), torch.nan)
-        for end in ends
-    ]
-    return torch.stack(found).nanmean(0)
+    if wide.precision is None:
+        return _mean([_along(ground, end, points) for end in ends])
+    rough = [_along(ground, end, points) for end in ends]
+    doubt = torch.stack([~(each.noise < SURE * each.whole) | ~(each.residual < SURE) for each in rough]).any(0)
+    found, doubtful = _mean(rough).masked_fill(doubt, torch.nan), doubt.nonzero().squeeze(1)
+    again = doubtful[: probe.few(WIDE * _COST.passes * points / FINE, least=_FEWEST)]
+    if not again.numel():
+        return found
+    return patched(found, again, _mean([_along(wide.rows(again), end[again], points) for end in ends]))
+
+
+def _along(ground: Terrain, end: Tensor, points: int) -> Segment:
+    """Return what gradients on the way add up to; all NaN where there is no way."""
+    still, found = (end == ground.x).flatten(1).all(1), along(ground, end, points=points)
+    return Segment(off=found.off.masked_fill(still, torch.nan), whole=found.whole, noise=found.noise)
+
+
+def _mean(found: Sequence[Segment]) -> Tensor:
+    return torch.stack([each.residual for each in found]).nanmean(0)
 
 
 def _missed(probe: Probe) -> Tensor:
@@ -100,9 +126,15 @@ def _missed(probe: Probe) -> Tensor:
 
 def _remedy(probe: Probe, level: Level) -> Remedy:
     """Return a surrogate where there is no gradient or a wrong one, and differences where the ground is shattered."""
-    blind = (probe.at_x("margin").size == 0) & probe.right
-    lies = differing(probe) if level is Level.FAIL else blind
-    return Remedy(name="surrogate") if 2 * int((blind | lies).sum()) > int(probe.right.sum()) else WIDE
+    size = probe.at_x("margin").size
+    assert size is not None
+    if level is Level.FAIL:
+        rows, lies = differing(probe)
+    else:
+        rows = probe.require_right()
+        lies = torch.zeros_like(rows, dtype=torch.bool)
+    astray = (size[rows] == 0) | lies
+    return Remedy(name="surrogate") if 2 * int(astray.sum()) > len(rows) else WIDELY
 
 
 def _advice(*, works: bool) -> str:

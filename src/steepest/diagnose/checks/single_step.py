@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
+from steepest.diagnose.check import WHITE, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
 
@@ -24,7 +24,8 @@ RISE = 0.05
     "single-step",
     "Do many steps break more than one, and a full step more than a small one?",
     Family.ONE_STEP,
-    cost=66,
+    cost=3,
+    uses=(WHITE,),
     source="Athalye, Carlini & Wagner 2018; Wong, Rice & Kolter 2020",
 )
 def single_step(probe: Probe) -> Judgement:

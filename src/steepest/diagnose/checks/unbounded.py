@@ -12,7 +12,7 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.basis.errors import ModelError
 from steepest.budgets.linf import Linf
 from steepest.budgets.region import Region
-from steepest.diagnose.check import check
+from steepest.diagnose.check import SHARED, WHOLE, Price, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Remedy, Series
 from steepest.diagnose.probe import Probe
 from steepest.diagnose.searches import require_gradient
@@ -29,12 +29,15 @@ _LONGER = (
 )
 """No search begins at a random point: in the whole box those are of other classes anyway, and prove no gradient."""
 
+_AGAIN = Price(passes=1300, least=8)
+
 
 @check(
     "unbounded",
     "Does a search along gradients break every example where the whole box is allowed?",
     Family.MASKED,
-    cost=150,
+    cost=0,
+    uses=(WHOLE,),
     source="Athalye, Carlini & Wagner 2018; Carlini et al. 2019; Pintor et al. 2022, unconstrained failure",
 )
 def unbounded(probe: Probe) -> Judgement:
@@ -44,9 +47,8 @@ def unbounded(probe: Probe) -> Judgement:
     factor begins where the one before ended, so the curve never falls.
     """
     require_gradient(probe)
-    rows, factors, shares, left = probe.once("curve to the whole box", lambda: curve(probe))
-    factor = factors[-1]
-    share = 1 - left.numel() / rows.numel()
+    rows, factors, shares, left = curve(probe)
+    factor, share = factors[-1], shares[-1]
     failed = share < ALL and left.numel() >= 2
     flagged = torch.zeros_like(probe.right)
     flagged[left] = True
@@ -72,13 +74,21 @@ def unbounded(probe: Probe) -> Judgement:
     )
 
 
-def curve(probe: Probe) -> tuple[Tensor, tuple[float, ...], list[float], Tensor]:
-    """Return the rows that can be broken, the factors, the share broken at each, and the rows left at the last.
+Way = tuple[Tensor, tuple[float, ...], list[float], Tensor]
+"""Rows that can be broken, factors, the share broken at each, and rows that stay unbroken at the last."""
+
+
+def curve(probe: Probe) -> Way:
+    """Return how far gradients come on the way to the whole box, measured once; of 16 examples of a slow model.
 
     Raises:
         NotRun: the whole box says nothing here.
     """
-    rows = _breakable(probe)
+    return probe.once(WHOLE, lambda: _curve(probe))
+
+
+def _curve(probe: Probe) -> Way:
+    rows = _breakable(probe)[: SHARED[WHOLE].examples(probe)]
     factor = float(whole_box(probe)[rows].amax())
     factors = (*(each for each in FACTORS if each < factor), factor)
     try:
@@ -123,11 +133,21 @@ def _walked(probe: Probe, rows: Tensor, factors: tuple[float, ...]) -> tuple[lis
         shares.append(1 - left.numel() / rows.numel())
         if not left.numel():
             return [*shares, *[1.0] * (len(factors) - len(shares))], left
+    asked, held = 0, left[:0]
+    for part in torch.split(left, _AGAIN.examples(probe)):
+        asked, held = asked + part.numel(), torch.cat([held, _held(probe, part)])
+        if held.numel() >= 2:  # enough to judge by
+            break
+    shares[-1] = 1 - left.numel() / rows.numel() * held.numel() / asked
+    return shares, held
+
+
+def _held(probe: Probe, left: Tensor) -> Tensor:
+    """Return the rows that long searches do not break either."""
     for call, objective in _LONGER:
         if left.numel():
             left = left[~ATTACKS.build(call).run(_boxed(probe, left, objective), probe.seed).won]
-    shares[-1] = 1 - left.numel() / rows.numel()
-    return shares, left
+    return left
 
 
 def _at(probe: Probe, rows: Tensor, factor: float) -> Problem:

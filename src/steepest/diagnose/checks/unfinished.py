@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from steepest.basis.errors import ModelError
-from steepest.diagnose.check import check
+from steepest.diagnose.check import WHITE, check
 from steepest.diagnose.contract import Family, Judgement, Level, NotRun, Picture, Series
 from steepest.diagnose.probe import Probe
 from steepest.diagnose.searches import require_gradient
@@ -22,7 +22,8 @@ _BINS = 10
     "unfinished",
     "Can a first-order step still gain where the search ended?",
     Family.UNFINISHED,
-    cost=28,
+    cost=2,
+    uses=(WHITE,),
     source="Jaggi 2013; Wang et al. 2019 (FOSC)",
 )
 def unfinished(probe: Probe) -> Judgement:

@@ -18,7 +18,7 @@ OBJECTIVES = ("ce", "margin", "scaled-ce")
     "zero-gradient",
     "Is the gradient exactly zero at some inputs?",
     Family.MASKED,
-    cost=9,
+    cost=6,
     source="Athalye, Carlini & Wagner 2018; Carlini & Wagner 2017, on cross-entropy that saturates",
 )
 def zero_gradient(probe: Probe) -> Judgement:
