@@ -66,12 +66,22 @@ class Maxima(nn.Module):
         return self.last(torch.cat([h.amax(2), h.mean(3) - 1], 1).flatten(1)[:, :16])
 
 
+class Scalars(nn.Module):
+    """Steps that answer one number for an example, without an axis of features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = (x * torch.tensor([1.0, -2.0, 0.5])).sum(1)
+        two = x[:, 0].tanh()
+        return torch.stack([one.relu() - two, two, one + 0.1], 1)
+
+
 def maxima() -> nn.Module:
     torch.manual_seed(3)
     return Maxima().eval()
 
 
 NETS = {
+    "scalars": (Scalars().eval(), (3,)),
     "maxima": (maxima(), (1, 4, 4)),
     "chain": (chain(0), (5,)),
     "elu": (chain(1, nn.ELU()), (5,)),
@@ -84,6 +94,9 @@ NETS = {
         (2, 4, 4),
     ),
 }  # fmt: skip
+
+
+NO_CHAINS = ("scalars", "maxima", "residual")
 
 
 def exact_margin(weight: Tensor, z: Tensor, y: Tensor, region: st.Region, budget: st.Region) -> Tensor:
@@ -159,7 +172,7 @@ def test_the_order_of_the_constants(seed: int) -> None:
 def test_no_point_of_the_region_has_a_smaller_margin(method: str, name: str) -> None:
     net, shape = NETS[name]
     model = st.Model(net)
-    if method == "eclipse" and name in ("residual", "maxima"):
+    if method == "eclipse" and name in NO_CHAINS:
         with pytest.raises(NoCertificateError, match=r"eclipse: aten\.\w+ .* no (chain|activation)"):
             prover(method, model, shape)
         return
@@ -270,7 +283,7 @@ def test_what_was_seen_lies_below_what_was_proven(name: str) -> None:
     assert (seen.whole_sampled <= seen.whole_ascended).all() and (seen.whole_ascended <= ceiling.best).all()
     assert (found.radius <= found.attainable).all() and (found.radius > 0).all()
     assert (found.pairs <= math.sqrt(2) * ceiling.product).all()
-    assert (ceiling.eclipse is None) == (name in ("residual", "maxima")) == ("eclipse" in ceiling.why)
+    assert (ceiling.eclipse is None) == (name in NO_CHAINS) == ("eclipse" in ceiling.why)
     assert sum(layer.share for layer in ceiling.layers) == pytest.approx(1.0)
     # Climbing finds more than sampling somewhere, or nothing was climbed.
     assert name != "chain" or (seen.ascended > 1.001 * seen.sampled).any()
@@ -326,3 +339,12 @@ def test_no_attack_succeeds_below_the_radius(name: str) -> None:
     assert found.radius is not None
     broken = st.attack("ddn(steps=30)", model, x, y, st.L2(2.0))
     assert broken.won.any() and (broken.radius[broken.won].double() > found.radius[broken.won]).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_no_examples_have_no_bounds(name: str) -> None:
+    net, shape = NETS[name]
+    x, y = torch.zeros(0, *shape), torch.zeros(0, dtype=torch.int64)
+    found = st.lipschitz(st.Model(net), x, y, st.L2(0.1), samples=1, steps=1)
+    assert found.radius is not None and found.radius.shape == found.attainable.shape == (0,)
+    assert found.ceiling is not None and found.ceiling.product > 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import NoCertificateError
+from steepest.basis.tensors import flat
 from steepest.certify.affine import affine_of
 from steepest.certify.norms import matrix_norm
 from steepest.certify.steepness import slopes
@@ -70,7 +71,7 @@ def _applied(weight: Tensor, graph: Graph, at: int) -> Tensor:
     assert affine is not None
     _size(graph.steps[at])
     columns = affine.value(weight.mT.reshape(-1, *affine.shapes[0]))
-    return (columns if affine.bias is None else columns - affine.bias).flatten(1).mT
+    return flat(columns if affine.bias is None else columns - affine.bias).mT
 
 
 def _size(step: Step) -> int:

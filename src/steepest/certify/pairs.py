@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.basis.tensors import flat
 from steepest.certify.affine import affine_of
 from steepest.certify.steepness import curved_pull
 from steepest.certify.stretching import absolute_pull, stretching
@@ -63,7 +64,7 @@ def euclidean(graph: Graph, rows: Tensor, totals: tuple[float, ...]) -> Tensor:
         constant = torch.zeros(len(part), dtype=torch.float64)
         for at, pulled in head(graph, part).items():
             # An infinite bound times a row of zeros says nothing, and is no NaN.
-            size = pulled.flatten(1).norm(dim=1)
+            size = flat(pulled).norm(dim=1)
             constant = constant + torch.where(size > 0, size * totals[at], 0.0)
         found.append(constant * (1 + _ROUNDING))
     return torch.cat(found) if found else rows.new_zeros(0)

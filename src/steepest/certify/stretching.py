@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from steepest.basis.tensors import flat
 from steepest.certify.affine import AFFINE, Affine, affine_of
 from steepest.certify.norms import EXACT, convolution_norm, matrix_norm
 from steepest.certify.steepness import curved_norms
@@ -198,6 +199,6 @@ def dense(affine: Affine, shape: tuple[int, ...]) -> Tensor:
     into, out = (int(torch.Size(size).numel()) for size in (affine.shapes[0], shape))
     if out <= into:
         (rows,) = affine.pull(torch.eye(out, dtype=torch.float64).reshape(out, *shape))
-        return rows.flatten(1)
+        return flat(rows)
     columns = affine.value(torch.eye(into, dtype=torch.float64).reshape(into, *affine.shapes[0]))
-    return (columns if affine.bias is None else columns - affine.bias).flatten(1).mT
+    return flat(columns if affine.bias is None else columns - affine.bias).mT

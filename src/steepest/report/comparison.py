@@ -61,8 +61,12 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
-    """Return what a person is told where there is no page: each pair, then what to know of the models."""
-    return [*(_said(pair, record) for pair in record["pairs"]), *warnings(record)]
+    """Return what a person is told where there is no page: each pair, what is reached, what to know of the models."""
+    return [
+        *(_said(pair, record) for pair in record["pairs"]),
+        *stretches.said(record["models"]),
+        *warnings(record),
+    ]
 
 
 def warnings(record: Mapping[str, Any]) -> list[str]:

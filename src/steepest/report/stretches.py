@@ -50,6 +50,21 @@ def bounds(models: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
+def said(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each model what FGSM reached of what is possible, and which step makes that large."""
+    found = []
+    for model in models:
+        anatomy = model["anatomy"]
+        ceilings, reached, best = anatomy["ceilings"], anatomy["whole"]["fgsm"], _best(anatomy)
+        if best is None or not measured(reached):
+            continue
+        most = f", most of it in {short(ceilings['amplifier'], 40)}" if ceilings["amplifier"] else ""
+        found.append(
+            f"{short(model['name'], 40)} stretches FGSM's change {times(reached)}, any at most {times(best)}{most}."
+        )
+    return found
+
+
 def without(models: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which models have no bound, and why."""
     found = [(model["name"], model["anatomy"]["ceilings"]["reason"]) for model in models]
@@ -137,6 +152,11 @@ def _layers(rows: Sequence[Spec]) -> list[Spec]:
 
 def _kept(anatomy: Mapping[str, Any]) -> str:
     """Return what share of the lower bound FGSM reaches."""
-    known = [anatomy["ceilings"][key] for key in ("product", "eclipse") if measured(anatomy["ceilings"][key])]
-    reached = anatomy["whole"]["fgsm"]
-    return percent(reached / min(known)) if known and min(known) > 0 and measured(reached) else NONE
+    best, reached = _best(anatomy), anatomy["whole"]["fgsm"]
+    return percent(reached / best) if best is not None and best > 0 and measured(reached) else NONE
+
+
+def _best(anatomy: Mapping[str, Any]) -> float | None:
+    """Return the lower of the bounds."""
+    known = [anatomy["ceilings"][key] for key in ("product", "eclipse")]
+    return min((float(bound) for bound in known if measured(bound)), default=None)

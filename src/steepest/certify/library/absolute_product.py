@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from steepest.basis.tensors import flat
 from steepest.certify.catalogue import Method, certifier
 from steepest.certify.constants import Coordinatewise
 from steepest.certify.contract import Prover
@@ -29,7 +30,7 @@ def _prepared(model: Model, shape: tuple[int, ...]) -> Prover:
 
     def constants(label: int) -> Tensor:
         if label not in known:
-            known[label] = coordinatewise(graph, contrasts(label, graph.outputs)).flatten(1)
+            known[label] = flat(coordinatewise(graph, contrasts(label, graph.outputs)))
         return known[label]
 
     constants(0)  # an operation without a rule is named before any example is asked about
