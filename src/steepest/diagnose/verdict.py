@@ -12,7 +12,7 @@ CLEAN = "no sign of masking found"
 UNKNOWN = "not diagnosed"
 """The word where no check could run."""
 
-_UNKNOWN_NEXT = "Run `steepest audit` without --no-diagnose and --shard: the finished shards of an audit stay."
+_UNKNOWN_NEXT = "Audit it without --no-diagnose and --shard: the finished shards of an audit stay."
 _NEXT = {
     Family.MASKED: "Attack again without trusting the gradient: through a surrogate of the layers named below, with "
     "averaged or estimated gradients, and with a gradient-free search (square, relay); report the lower number.",
