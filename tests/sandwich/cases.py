@@ -24,7 +24,7 @@ SHAPE = (1, 6, 6)
 SIZE = 36
 BUDGETS: dict[str, Budget] = {"linf": st.Linf(0.02), "l2": st.L2(0.08), "l1": st.L1(0.3)}
 CALLS = {"splitting": "splitting(seconds=0.05, steps=2)"}
-"""Certifiers whose defaults take long, with arguments that do not."""
+"""Certifiers that stop by the clock, with less time: what they prove holds, but depends on the machine."""
 
 REACH = 1.15
 """Budgets are so many times the smallest success of FAB on each example: large enough to break it."""

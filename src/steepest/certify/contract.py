@@ -18,7 +18,7 @@ class Prover(Protocol):
         """Return a lower bound of min over the region of z_y − max over k ≠ y of z_k, float64 [N].
 
         −∞ says nothing. Where it is above 0, no point of the region is classified otherwise than y. Rows are
-        independent, and a smaller region never has a smaller bound.
+        independent, and a smaller region never has a smaller bound, but where a certifier stops by the clock.
         """
 
 
