@@ -42,7 +42,7 @@ class Row:
 
 ROWS = {
     "awp": Row(call="awp(method='pgd(steps=2)')", passes=(4, 4)),
-    "crown-ibp": Row(call="crown-ibp", passes=(3, 3), walks=True),
+    "crown-ibp": Row(call="crown-ibp(ramp=1.0)", passes=(6, 6), walks=True),
     "fgsm": Row(call="fgsm", passes=(2, 2)),
     "fgsm-rs": Row(call="fgsm-rs", passes=(2, 2)),
     "free": Row(call="free(replays=3)", passes=(3, 3), updates=3),

@@ -27,12 +27,10 @@ class Certified:
 
     Attributes:
         tighter: another bound, in whose place the intervals' comes as the ramp ends; None for intervals alone.
-        passes: of one step, as forwards and as backwards.
     """
 
     kappa: float
     ramp: float
-    passes: int
     tighter: Callable[[Walk, Tensor], Tensor] | None = None
     call: str = ""
     budgets: tuple[str, ...] = ()
@@ -46,26 +44,37 @@ class Certified:
     def teach(self, room: Classroom, lesson: Lesson) -> Taught:
         """See `Method.teach`; the point is x, since no other is looked at.
 
+        A pass is a walk of one value through the layers, in their own precision: x, the middle and the half-width, and
+        where there is a linear pass, each of its K rows.
+
         Raises:
             NoCertificateError: a layer has no rule; names it.
+            UsageError: several processes train together.
         """
+        _require_one_process()
         grown = min(1.0, lesson.share / self.ramp) if self.ramp else 1.0
-        with room.computing():
-            walk = Walk(network_of(room), hull(lesson, grown))
-            worst = self._bound(walk, lesson.y, grown).float()
-            outputs = walk.last.value.float()
+        walk = Walk(network_of(room), hull(lesson, grown))
+        plain, outputs, passes = margins(walk, lesson.y), walk.last.value, 3
+        if self.tighter is None or grown == 1:
+            worst = plain
+        else:
+            worst, passes = torch.lerp(self.tighter(walk, lesson.y), plain, grown), 3 + plain.shape[1]
         kappa = 1 - (1 - self.kappa) * grown
         loss = kappa * cross_entropy(outputs, lesson.y) + (1 - kappa) * cross_entropy(-worst, lesson.y)
         value = differentiate(room, loss)
         advance(room, value)
         seen = outputs.detach()
-        return Taught(loss=value, point=lesson.x, outputs=seen, clean=seen, forwards=self.passes, backwards=self.passes)
+        return Taught(loss=value, point=lesson.x, outputs=seen, clean=seen, forwards=passes, backwards=passes)
 
-    def _bound(self, walk: Walk, y: Tensor, grown: float) -> Tensor:
-        plain = margins(walk, y)
-        if self.tighter is None or grown == 1:
-            return plain
-        return grown * plain + (1 - grown) * self.tighter(walk, y)
+
+def _require_one_process() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        count = torch.distributed.get_world_size()
+        if count > 1:
+            raise UsageError(
+                f"{count} processes train together, but bounds walk past what joins their gradients: train with ibp "
+                "and crown-ibp in one process."
+            )
 
 
 def hull(lesson: Lesson, factor: float) -> Span:

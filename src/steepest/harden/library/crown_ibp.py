@@ -10,9 +10,9 @@ from steepest.harden.relaxed import tight_margins
 @method(
     "crown-ibp",
     source="Zhang et al. 2020",
-    cost="about (3 + K) × (F + B) during the ramp, as ibp after it",
+    cost="(3 + K) × (F + B) along the ramp, 3 F + 3 B after it",
     says="as ibp, and steadier at the start; networks of linear layers, convolutions and ReLU",
 )
 def crown_ibp(kappa: float = 0.5, ramp: float = 0.5) -> Certified:
     """ibp, with one linear pass backwards over the intervals, whose bound gives way to theirs along the ramp."""
-    return Certified(kappa=kappa, ramp=ramp, passes=3, tighter=tight_margins)
+    return Certified(kappa=kappa, ramp=ramp, tighter=tight_margins)

@@ -9,7 +9,7 @@ from steepest.harden.recipe import method
 @method(
     "ibp",
     source="Gowal et al. 2018",
-    cost="about 3 F + 3 B",
+    cost="3 F + 3 B",
     says="certified robustness with certifier ibp; long trainings with a long ramp, small weights at the start",
 )
 def ibp(kappa: float = 0.5, ramp: float = 0.5) -> Certified:
@@ -17,4 +17,4 @@ def ibp(kappa: float = 0.5, ramp: float = 0.5) -> Certified:
 
     Budget and weight of the bound grow over the first `ramp` of the training.
     """
-    return Certified(kappa=kappa, ramp=ramp, passes=3)
+    return Certified(kappa=kappa, ramp=ramp)
