@@ -267,8 +267,8 @@ def test_awp_moves_matrices_by_their_own_size_and_puts_them_back_bit_by_bit():
     before = [p.detach().clone() for p in network.parameters()]
     with WorstWeights(0.01).moved(room, lambda: cross_entropy(room.outputs(x), y)):
         for was, now in zip(before, network.parameters(), strict=True):
-            size = float((now - was).norm())
-            assert size == (pytest.approx(0.01 * float(was.norm())) if was.ndim > 1 else 0)
+            size = (now - was).norm().item()
+            assert size == (pytest.approx(0.01 * was.norm().item()) if was.ndim > 1 else 0)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     with pytest.raises(ZeroDivisionError), WorstWeights(0.5).moved(room, lambda: cross_entropy(room.outputs(x), y)):
         1 / 0  # noqa: B018
