@@ -17,6 +17,7 @@ from steepest.basis.catalogue import Catalogue
 from steepest.budgets.catalogue import BUDGETS
 from steepest.certify.library import CERTIFIERS
 from steepest.diagnose.checks import CHECKS
+from steepest.harden.library import METHODS
 from steepest.models.objectives import OBJECTIVES
 
 PAGE = Path(__file__).parent / "catalogue.md"
@@ -54,6 +55,7 @@ def page() -> str:
             section("Attacks", ATTACKS, ("needs", "budgets", "cost", "source"), calls=True),
             section("Checks", CHECKS, ("question", "sign of", "source")),
             section("Certifiers", CERTIFIERS, ("budgets", "cost", "when", "source"), calls=True),
+            section("Training methods", METHODS, ("when", "budgets", "cost", "source"), calls=True),
             section("Budgets", BUDGETS, ("text", "unit", "source")),
             section("Objectives", OBJECTIVES, ("ascends", "ranks_by", "source")),
             f"## Presets\n\n{table(['name', 'attacks, in order', 'cost'], presets)}\n",

@@ -13,6 +13,7 @@ from steepest.basis.errors import UsageError, unknown
 from steepest.budgets.catalogue import BUDGETS
 from steepest.certify.library import CERTIFIERS
 from steepest.diagnose.checks import CHECKS
+from steepest.harden.library import METHODS
 from steepest.models.objectives import OBJECTIVES
 
 _CATALOGUES: dict[str, Catalogue[Any]] = {
@@ -20,6 +21,7 @@ _CATALOGUES: dict[str, Catalogue[Any]] = {
     "budgets": BUDGETS,
     "certifiers": CERTIFIERS,
     "checks": CHECKS,
+    "methods": METHODS,
     "objectives": OBJECTIVES,
 }
 
@@ -58,6 +60,6 @@ def _rows(kind: str) -> list[dict[str, str]]:
         raise unknown("kind", kind, [*_CATALOGUES, "presets"])
     shown = []
     for entry in _CATALOGUES[kind]:
-        call = {"call": entry.signature} if kind in ("attacks", "certifiers") else {}
+        call = {"call": entry.signature} if kind in ("attacks", "certifiers", "methods") else {}
         shown.append({"name": entry.name, **call, "summary": entry.summary, **entry.facts})
     return shown

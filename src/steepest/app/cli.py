@@ -362,7 +362,8 @@ def runs_merge(
 @foreseen(NOTHING)
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="attacks, budgets, certifiers, checks, objectives or presets.")
+        str,
+        typer.Argument(metavar="KIND", help="attacks, budgets, certifiers, checks, methods, objectives or presets."),
     ],
     budget: Annotated[
         str | None, typer.Option(metavar="KIND", help="Of the attacks, those that serve this budget: l1.")
