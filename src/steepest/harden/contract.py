@@ -69,7 +69,8 @@ class Classroom:
         model: the same network, behind the handle that asks for gradients of inputs and leaves no trace: buffers
             (batch-norm statistics) change only when `network` itself is called.
         optimiser: of the network's parameters.
-        computing: the context of every training forward, e.g. autocast.
+        computing: the context of every forward, e.g. autocast.
+        backward: takes the gradient of a loss with respect to the parameters; a launcher's own, where it has one.
         kept: tensors that a method carries from step to step; saved in checkpoints.
     """
 
@@ -77,6 +78,7 @@ class Classroom:
     model: Model
     optimiser: torch.optim.Optimizer
     computing: Callable[[], AbstractContextManager[object]] = nullcontext
+    backward: Callable[[Tensor], object] = Tensor.backward
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def outputs(self, x: Tensor) -> Tensor:
