@@ -48,16 +48,16 @@ class Tensors:
         DataError: x is no float tensor [N, ...], or y no int64 [N].
     """
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-            form = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+    def __init__(self, x: Any, y: Any) -> None:
+        x, labels = torch.as_tensor(x), torch.as_tensor(y)
+        if not x.is_floating_point() or x.ndim < 2:
+            form = f"{x.dtype} {tuple(x.shape)}"
             raise DataError(f"x is {form}; give a float tensor [N, *features] in the box (images: x.float() / 255).")
-        labels = torch.as_tensor(y)
         if labels.is_floating_point() or labels.shape != x.shape[:1]:
             raise DataError(
                 f"y is {labels.dtype} {tuple(labels.shape)} for {len(x)} examples; give one whole number each, [N]."
             )
-        self.x, self._labels = x.detach(), labels.long()
+        self.x, self._labels = x.detach(), labels.long().cpu()
 
     @property
     def labels(self) -> Tensor:
@@ -75,7 +75,7 @@ class Tensors:
         """See `Examples.sha256`."""
         digest = hashlib.sha256(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
         for part in (self.x, self._labels):
-            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -139,7 +139,7 @@ def split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     held = torch.zeros(len(labels), dtype=torch.bool)
     part = min(share, MOST_HELD / max(1, len(labels)))
     drawn = Stream.of(seed, torch.arange(len(labels))).split(_HELD).uniform(0, ())
-    for label in labels.unique():
+    for label in torch.unique(labels):
         places = (labels == label).nonzero()[:, 0]
         count = min(round(part * len(places)), len(places) - 1)
         held[places[drawn[places].argsort()[:count]]] = True
@@ -157,7 +157,7 @@ def varied(x: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
 
     Raises:
         UsageError: the examples are no images.
-    """  # noqa: D205
+    """
     if x.ndim != 4 or min(x.shape[2:]) < _PADDED:
         raise UsageError(
             f"augment='crop-flip' is for images [N, C, H, W] of at least 8×8, not examples of shape "

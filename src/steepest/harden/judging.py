@@ -21,7 +21,7 @@ def worth(model: Model, x: Tensor, y: Tensor, budget: Budget, *, seed: int, size
     network.eval()
     clean, robust = 0, 0
     try:
-        for rows in torch.arange(len(y)).split(size):
+        for rows in torch.split(torch.arange(len(y)), size):
             outputs = model.logits(x[rows])
             found = attack(SEARCH, model, x[rows], y[rows], budget, seed=seed, ids=rows)
             clean += int((outputs.argmax(1) == y[rows]).sum())

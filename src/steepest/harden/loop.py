@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self, final
@@ -12,7 +12,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
-from steepest.basis.errors import DataError
+from steepest.basis.errors import DataError, ModelError
 from steepest.basis.streams import Stream
 from steepest.budgets.region import Region
 from steepest.harden.contract import Classroom, Lesson, Taught
@@ -20,8 +20,9 @@ from steepest.harden.course import Course
 from steepest.harden.examples import Examples, shuffled, split, varied
 from steepest.harden.judging import require_limits, worth
 from steepest.harden.library import METHODS
-from steepest.harden.moment import State, finite, kept_moment, put_moment, tensors_of
+from steepest.harden.moment import State, finite, kept_moment, put, put_moment, tensors_of
 from steepest.harden.records import Epoch, Held, Seen, Step
+from steepest.harden.shown import Shown
 from steepest.harden.team import Alone, Team
 from steepest.harden.watch import Answer, Sign, Watch
 from steepest.models.model import Model
@@ -70,13 +71,21 @@ class Hardening:
         self._place = next((p.device for p in self.network.parameters()), torch.device("cpu"))
         self._type = next((p.dtype for p in self.network.parameters()), torch.float32)
         self._ids, self._held = split(data.labels, course.held_out, course.seed)
-        self._batches = [rows for rows in self._ids.split(course.batch_size) if len(rows) > 1 or len(self._ids) == 1]
+        # Batch statistics of a single example are none.
+        least = 2 * self._team.size
+        self._batches = [rows for rows in torch.split(self._ids, course.batch_size) if len(rows) >= least]
+        if not self._batches:
+            raise DataError(
+                f"{len(self._ids)} examples in batches of {course.batch_size} give no batch of at least {least}: give "
+                "more examples, or a larger batch_size."
+            )
         self.number, self.best_epoch, self.stopped = 0, -1, ""
         self.epochs: list[Epoch] = []
         self.seen: list[Seen] = []
         self.best: dict[str, Tensor] | None = None
         self._method, self._slower = METHODS.build(course.method), 1.0
         self._steps: list[Step] = []
+        self._shown = Shown(self.network, course, self._inputs)
         self._prepare()
         self._return = self._moment()
 
@@ -121,6 +130,7 @@ class Hardening:
         step = replace(step, sign=sign)
         self.number += 1
         self._steps.append(step)
+        self._shown.stepped()
         if sign is not None and sign.answer is not Answer.GO_ON:
             self._obey(step, sign)
             return step
@@ -150,8 +160,18 @@ class Hardening:
         self.seen = [Seen.from_record(record) for record in state["seen"]]
         self._steps = [Step(**record) for record in state["steps"]]
 
+    def conclude(self) -> None:
+        """Give the network its best weights, or those it can be trusted with, in evaluation mode."""
+        put(self.network, self.best if self.best is not None else self._return["weights"])
+        self.network.eval()
+
     def _prepare(self) -> None:
         course = self.course
+        if not any(each.requires_grad for each in self.network.parameters()):
+            raise ModelError(
+                f"{self._model.facts.source} has no parameter that may be trained: give a network in PyTorch whose "
+                "parameters require gradients (net.py:factory); exported files hold constants."
+            )
         x = self._fetched(self._ids[:2])
         require_limits(course.budget, self._model, x)
         classes = self._model.logits(x).shape[1]
@@ -171,7 +191,8 @@ class Hardening:
             weight_decay=course.weight_decay,
         )
         trained, optimiser = self._team.joined(self.network, plain)
-        room = Classroom(network=trained, model=self._model, optimiser=optimiser)
+        self._place = next(self.network.parameters()).device
+        room = Classroom(network=trained, model=self._model, optimiser=optimiser, backward=self._team.backward)
         if course.precision == "bf16":
             room.computing = partial(torch.autocast, self._place.type, torch.bfloat16)
         self.room = room
@@ -180,9 +201,13 @@ class Hardening:
         x = self._model.box.admit(self.data.fetch(ids), f"the data (example {int(ids[0])} and others)")
         return x.to(self._place, self._type)
 
+    def _inputs(self) -> Iterator[Tensor]:
+        for ids in self._batches:
+            yield self._fetched(ids)
+
     def _lesson(self, epoch: int, place: int, share: float) -> Lesson:
         course = self.course
-        ids = self._team.part(shuffled(self._ids, course.seed, epoch).split(course.batch_size)[place])
+        ids = self._team.part(torch.split(shuffled(self._ids, course.seed, epoch), course.batch_size)[place])
         x = self._fetched(ids)
         if course.augment != "none":
             x = varied(x, ids, course.seed, epoch)
@@ -210,15 +235,11 @@ class Hardening:
 
     def _obey(self, step: Step, sign: Sign) -> None:
         """Stop, or go back to the last good epoch end and go on from there in another way."""
-        if sign.name == NOT_FINITE:
-            if self._slower < 1 or not _finite(self._return):
-                self.stopped = f"{sign.says}, again at {SLOWER:g} of the learning rate" if self._slower < 1 else sign.says
-                self._note(step, sign, "training stopped")
-                return
+        if sign.name == NOT_FINITE and self._slower == 1 and _finite(self._return):
             self._back(step, sign, f"at {SLOWER:g} of the learning rate", self.method)
             self._slower *= SLOWER
             return
-        other = self._other(sign) if sign.answer is Answer.ROLL_BACK else None
+        other = self._other(sign) if sign.answer is Answer.ROLL_BACK and sign.name != NOT_FINITE else None
         if other is None:
             self.stopped = sign.says
             self._note(step, sign, "training stopped")
@@ -232,9 +253,10 @@ class Hardening:
         used = [seen.sign.method for seen in self.seen if seen.sign.answer is Answer.ROLL_BACK]
         if len(used) >= MOST_RETURNS:
             return None
-        tried = {epoch.method for epoch in self.epochs} | {self.method, *(METHODS.build(each).call for each in used if each)}
+        tried = {self.course.method, self.method, *used}
         named = [sign.method] if sign.method else list(self.course.remedies)
-        return next((METHODS.build(each).call for each in named if METHODS.build(each).call not in tried), None)
+        calls = [METHODS.build(each).call for each in named]
+        return next((call for call in calls if call not in tried), None)
 
     def _back(self, step: Step, sign: Sign, how: str, method: str) -> None:
         self._go_back(self._return)
@@ -249,10 +271,12 @@ class Hardening:
         self.seen.append(Seen(step=step.number, epoch=step.epoch, sign=sign, done=done))
 
     def _moment(self) -> State:
-        return kept_moment(self.room, self.network, number=self.number, method=self.method, slower=self._slower)
+        more = {"number": self.number, "method": self.method, "slower": self._slower, "shown": self._shown.state()}
+        return kept_moment(self.room, self.network, **more)
 
     def _go_back(self, state: State) -> None:
         put_moment(self.room, self.network, state)
+        self._shown.restore(state["shown"])
         self.number, self._method = state["number"], METHODS.build(state["method"])
 
     def _closed(self, step: Step) -> Step:
@@ -261,13 +285,15 @@ class Hardening:
             sign = _broken(f"a weight is not finite after step {step.number}")
             self._obey(step, sign)
             return replace(step, sign=sign)
-        held, numbers = self._team.told(self._judged(step.epoch) if self._team.first else None)
+        self._shown.closed(self.number / self.total)
+        with self._shown.put():
+            held, numbers = self._team.told(self._judged(step.epoch) if self._team.first else None)
+            if held is None or held.best:
+                self.best, self.best_epoch = tensors_of(self.network), step.epoch
         step = replace(step, held=held)
         self._steps[-1] = step
         self.epochs.append(Epoch.of(self._steps, numbers))
         self._steps = []
-        if held is None or held.best:
-            self.best, self.best_epoch = tensors_of(self.network), step.epoch
         most = max((each.held.robust for each in self.epochs if each.held), default=0.0)
         if held is None or held.robust >= _DOUBT * most:
             self._return = self._moment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import torch
@@ -15,11 +16,19 @@ class Team(Protocol):
     def first(self) -> bool:
         """Whether this process decides, measures and writes."""
 
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+
     def joined(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return both so that gradients are those of the whole team."""
 
+    @property
+    def backward(self) -> Callable[[Tensor], object]:
+        """What adds the gradient of a loss to that of the parameters."""
+
     def part(self, ids: Tensor) -> Tensor:
-        """Return the ids of a batch that are this process's; none where the batch is too small to share."""
+        """Return the ids of a batch that are this process's, as many for each."""
 
     def told(self, decided: Any) -> Any:
         """Return what the first process decided."""
@@ -29,11 +38,16 @@ class Team(Protocol):
 class Alone:
     """A team of one."""
 
-    first = True
+    first, size = True, 1
 
     def joined(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return both unchanged."""
         return network, optimiser
+
+    @property
+    def backward(self) -> Callable[[Tensor], object]:
+        """See `Team.backward`."""
+        return Tensor.backward
 
     def part(self, ids: Tensor) -> Tensor:
         """Return all."""
