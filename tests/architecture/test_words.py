@@ -24,7 +24,10 @@ FUNCTIONS = {
 # Slopes of bounds are fitted by the bounds' own derivatives: no network is asked there.
 HANDLES = {HANDLE, "steepest.models.captured", "steepest.certify.slopes"}
 # The demonstration trains a network of its own: gradients of parameters, never of inputs.
-TRAINS = {"steepest.app.demo"}
+TRAINS = {
+    "steepest.app.demo",
+    "steepest.harden.bias",
+}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 
