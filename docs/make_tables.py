@@ -16,6 +16,7 @@ from steepest.audit.presets import PRESETS
 from steepest.basis.catalogue import Catalogue
 from steepest.budgets.catalogue import BUDGETS
 from steepest.diagnose.checks import CHECKS
+from steepest.harden.library import METHODS
 from steepest.models.objectives import OBJECTIVES
 
 PAGE = Path(__file__).parent / "catalogue.md"
@@ -52,6 +53,7 @@ def page() -> str:
             "",
             section("Attacks", ATTACKS, ("needs", "budgets", "cost", "source"), calls=True),
             section("Checks", CHECKS, ("question", "sign of", "source")),
+            section("Training methods", METHODS, ("when", "budgets", "cost", "source"), calls=True),
             section("Budgets", BUDGETS, ("text", "unit", "source")),
             section("Objectives", OBJECTIVES, ("ascends", "ranks_by", "source")),
             f"## Presets\n\n{table(['name', 'attacks, in order', 'cost'], presets)}\n",

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
     from steepest.diagnose.contract import Verdict as Verdict
+    from steepest.harden.batches import adversarial_batch as adversarial_batch
     from steepest.models.ensemble import ensemble as ensemble
     from steepest.models.estimated import estimated as estimated
     from steepest.models.expected import expected as expected
@@ -116,6 +117,7 @@ _HOMES = {
     "diagnose": "diagnose:",
     "Finding": "diagnose.contract",
     "Verdict": "diagnose.contract",
+    "adversarial_batch": "harden.batches",
     "estimated": "models.estimated",
     "load": "models.loading",
     "Model": "models.model",

@@ -17,12 +17,14 @@ from steepest.attacks.recipes import ATTACKS
 from steepest.audit.presets import PRESETS
 from steepest.basis.errors import UsageError
 from steepest.budgets.catalogue import BUDGETS
+from steepest.harden.library import METHODS
 from steepest.models.objectives import OBJECTIVES
 from tests.app.material import ASK, QUICK, answered, asked_json, refused, steepest
 
 
 def test_names_come_one_on_a_line_for_scripts() -> None:
-    for kind, catalogue in (("attacks", ATTACKS), ("budgets", BUDGETS), ("objectives", OBJECTIVES)):
+    named = {"attacks": ATTACKS, "budgets": BUDGETS, "methods": METHODS, "objectives": OBJECTIVES}
+    for kind, catalogue in named.items():
         assert answered("list", kind).stdout.splitlines() == catalogue.names()
         rows = asked_json("list", kind)[kind]
         assert [row["name"] for row in rows] == catalogue.names()

@@ -22,11 +22,13 @@ FUNCTIONS = {
 }
 # A recording of the passes that the handle asks for is the handle's other half.
 # Slopes of bounds are fitted by the bounds' own derivatives: no network is asked there.
-HANDLES = {HANDLE, "steepest.models.captured", "steepest.certify.slopes"}
-# The demonstration trains a network of its own: gradients of parameters, never of inputs.
+# A penalty on the gradient of the input is itself differentiated, with respect to the weights.
+HANDLES = {HANDLE, "steepest.models.captured", "steepest.certify.slopes", "steepest.harden.alignment"}
+# The demonstration trains a network of its own, hardening that of its user: gradients of parameters.
 TRAINS = {
     "steepest.app.demo",
     "steepest.harden.bias",
+    "steepest.harden.descent",
 }
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
@@ -169,9 +171,10 @@ def test_autograd_elsewhere_is_seen(text: str) -> None:
     assert all(autograd(example(text, handle)) == [] for handle in HANDLES)
 
 
-def test_the_demonstration_may_train_and_nothing_more() -> None:
-    assert autograd(example("loss.backward()", "steepest.app.demo")) == []
-    assert autograd(example("torch.autograd.grad(f, x)", "steepest.app.demo"))
+@pytest.mark.parametrize("name", sorted(TRAINS))
+def test_what_trains_may_do_nothing_more(name: str) -> None:
+    assert autograd(example("loss.backward()", name)) == []
+    assert autograd(example("torch.autograd.grad(f, x)", name))
 
 
 def test_a_derivative_may_be_defined_in_one_place_and_asked_for_in_none() -> None:

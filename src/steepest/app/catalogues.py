@@ -12,12 +12,14 @@ from steepest.basis.catalogue import Catalogue
 from steepest.basis.errors import UsageError, unknown
 from steepest.budgets.catalogue import BUDGETS
 from steepest.diagnose.checks import CHECKS
+from steepest.harden.library import METHODS
 from steepest.models.objectives import OBJECTIVES
 
 _CATALOGUES: dict[str, Catalogue[Any]] = {
     "attacks": ATTACKS,
     "budgets": BUDGETS,
     "checks": CHECKS,
+    "methods": METHODS,
     "objectives": OBJECTIVES,
 }
 
@@ -56,6 +58,6 @@ def _rows(kind: str) -> list[dict[str, str]]:
         raise unknown("kind", kind, [*_CATALOGUES, "presets"])
     shown = []
     for entry in _CATALOGUES[kind]:
-        call = {"call": entry.signature} if kind == "attacks" else {}
+        call = {"call": entry.signature} if kind in ("attacks", "methods") else {}
         shown.append({"name": entry.name, **call, "summary": entry.summary, **entry.facts})
     return shown

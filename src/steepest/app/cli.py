@@ -320,7 +320,9 @@ def runs_merge(
 @app.command("list")
 @foreseen(NOTHING)
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="attacks, budgets, checks, objectives or presets.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="attacks, budgets, checks, methods, objectives or presets.")
+    ],
     budget: Annotated[
         str | None, typer.Option(metavar="KIND", help="Of the attacks, those that serve this budget: l1.")
     ] = None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.audit.data import Source, preview
-from steepest.audit.fingerprints import describe
+from steepest.basis.fingerprints import describe
 from steepest.audit.statistics import looks_like_chance
 from steepest.basis.errors import DataError, ModelError, SteepestError, UsageError
 from steepest.basis.progress import Progress
