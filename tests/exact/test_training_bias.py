@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 import steepest as st
 from steepest.basis.errors import ModelError, UsageError
-from steepest.harden.bias import jackknife, mean_square, training_bias
-from steepest.harden.contract import Classroom, Lesson, Taught
+from steepest.harden.bias import Bias, jackknife, mean_square, training_bias
 
-STRONG = "apgd(steps=40, restarts=2, objective='ce')"
+STRONG = "apgd(steps=25, objective='ce')"
 SHIFT = 4.0
-
-
-@dataclass(frozen=True)
-class Jumping:
-    """FGSM's point, and nothing learnt."""
-
-    call: str = "jumping"
-    budgets: tuple[str, ...] = ()
-
-    def teach(self, room: Classroom, lesson: Lesson) -> Taught:
-        point = st.fgsm(room.model, lesson.x, lesson.y, lesson.region.budget, objective="ce")
-        outputs = room.model.logits(point)
-        return Taught(loss=0.0, point=point, outputs=outputs, clean=None, forwards=1, backwards=1)
-
-
-@dataclass(frozen=True)
-class Still:
-    """The clean point."""
-
-    call: str = "still"
-    budgets: tuple[str, ...] = ()
-
-    def teach(self, room: Classroom, lesson: Lesson) -> Taught:
-        outputs = room.model.logits(lesson.x)
-        return Taught(loss=0.0, point=lesson.x, outputs=outputs, clean=outputs, forwards=1, backwards=0)
 
 
 class Bowl(nn.Module):
@@ -70,11 +42,11 @@ def _of_loss(loss: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(loss), loss.expm1().log()], 1)
 
 
-def _bias(net: nn.Module, width: int, size: float, count: int = 3) -> object:
+def _bias(net: nn.Module, width: int, size: float, count: int = 3) -> Bias:
     x = torch.zeros(count, width, dtype=torch.float64)
     model = st.Model(net, box=None)
     y = torch.zeros(count, dtype=torch.int64)
-    return training_bias(model, x, y, st.Linf(size), method=Jumping(), batches=3, strong=STRONG)
+    return training_bias(model, x, y, st.Linf(size), batches=3, strong=STRONG)
 
 
 def test_logistic_regression_has_no_bias_and_the_known_gradient() -> None:
@@ -82,7 +54,7 @@ def test_logistic_regression_has_no_bias_and_the_known_gradient() -> None:
     x = torch.rand(30, 5, generator=gen, dtype=torch.float64) * 0.6 + 0.2
     y = torch.randint(0, 2, (30,), generator=gen)
     net = nn.Linear(5, 2).double()
-    found = training_bias(net, x, y, st.Linf(0.1), method=Jumping(), batches=5, strong=STRONG)
+    found = training_bias(net, x, y, st.Linf(0.1), batches=5, strong=STRONG)
     assert found.relative == found.plain == found.squared == found.gap == 0 == found.interval[1]
     assert found.cosine == pytest.approx(1, abs=1e-12) and not found.disagreement.any()
     # L = log(1 + exp(ε‖w‖₁ − s(w·x + b))) with s = ±1, so ∂L/∂w = σ(·)·(ε sign w − s x).
@@ -91,7 +63,7 @@ def test_logistic_regression_has_no_bias_and_the_known_gradient() -> None:
     inner = 0.1 * w.abs().sum() - s * (x @ w + (net.bias[1] - net.bias[0]).detach())
     wanted = (inner.sigmoid()[:, None] * (0.1 * w.sign() - s[:, None] * x)).mean(0)
     point = st.fgsm(net, x, y, st.Linf(0.1), objective="ce")
-    nn.functional.cross_entropy(net(point), y).backward()
+    nn.functional.cross_entropy(net(point), y).backward()  # type: ignore[no-untyped-call]
     assert net.weight.grad is not None
     torch.testing.assert_close(net.weight.grad[1], wanted, atol=1e-6, rtol=0)
     assert nn.functional.cross_entropy(net(point), y).item() == pytest.approx(inner.exp().log1p().mean().item())
@@ -120,7 +92,7 @@ def test_small_steps_find_the_corner_that_one_step_misses() -> None:
     model = st.Model(Saddle(0.2), box=None)
     small = "bim(steps=40, step=0.1)"
     found = st.attack(small, model, x, y, st.Linf(1.0), objective="ce", drop_solved=False).point
-    assert found.tolist() == [[1.0, -1.0]]
+    assert found.flatten().tolist() == pytest.approx([1.0, -1.0])
     assert st.fgsm(model, x, y, st.Linf(1.0), objective="ce").tolist() == [[1.0, 1.0]]
 
 
@@ -153,7 +125,7 @@ def test_a_class_that_is_missed_is_still_made_worse() -> None:
         net.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]))
         net.bias.copy_(torch.tensor([-9.0, 0.0, 0.0]))
     x, y = torch.full((3, 2), 0.5, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
-    found = training_bias(net, x, y, st.Linf(0.25), method=Still(), batches=3, strong=STRONG)
+    found = training_bias(net, x, y, st.Linf(0.25), method="plain", batches=3, strong=STRONG)
     worst = nn.functional.cross_entropy(net(x + torch.tensor([-0.25, 0.25])), y)
     assert found.gap == pytest.approx(float((worst - nn.functional.cross_entropy(net(x), y)).detach()))
     assert found.moved[2] == pytest.approx(0, abs=1e-9)
@@ -163,7 +135,7 @@ def test_the_network_stays_as_it_was() -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
     before = {name: each.clone() for name, each in net.state_dict().items()}
     x = torch.rand(6, 3)
-    training_bias(net, x, torch.zeros(6).long(), st.Linf(0.1), method=Jumping(), batches=3, strong="pgd(steps=2)")
+    training_bias(net, x, torch.zeros(6).long(), st.Linf(0.1), batches=3, strong="pgd(steps=2)")
     assert net.training and all(part.grad is None for part in net.parameters())
     assert all(torch.equal(each, before[name]) for name, each in net.state_dict().items())
 
@@ -171,8 +143,8 @@ def test_the_network_stays_as_it_was() -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     x, y = torch.rand(4, 2), torch.zeros(4).long()
     with pytest.raises(UsageError, match="batches=2"):
-        training_bias(nn.Linear(2, 2), x, y, st.Linf(0.1), method=Still(), batches=2)
+        training_bias(nn.Linear(2, 2), x, y, st.Linf(0.1), method="plain", batches=2)
     with pytest.raises(ModelError, match="function"):
-        training_bias(st.Model(lambda p: p), x, y, st.Linf(0.1), method=Still(), batches=3)
+        training_bias(st.Model(lambda p: p), x, y, st.Linf(0.1), method="plain", batches=3)
     with pytest.raises(ModelError, match="requires_grad_"):
-        training_bias(nn.Linear(2, 2).requires_grad_(False), x, y, st.Linf(0.1), method=Still(), batches=3)
+        training_bias(nn.Linear(2, 2).requires_grad_(False), x, y, st.Linf(0.1), method="plain", batches=3)
