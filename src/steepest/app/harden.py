@@ -35,8 +35,8 @@ from steepest.harden.examples import MOST_HELD, split
 from steepest.harden.folder import Folder
 from steepest.harden.moment import put
 from steepest.harden.sentinel import Sentinel
-from steepest.harden.training import Hardened
 from steepest.harden.trackers import trackers_of
+from steepest.harden.training import Hardened
 from steepest.models.inspection import fingerprint
 from steepest.models.loading import fitted_to
 from steepest.models.loading.adapt import Normalised, Reshaped
@@ -91,7 +91,9 @@ class Asked:
             if isinstance(value, bool):
                 found.append(option if value else f"--no-{field.name}")
             else:
-                found += [word for each in (value if isinstance(value, tuple) else (value,)) for word in (option, str(each))]
+                found += [
+                    word for each in (value if isinstance(value, tuple) else (value,)) for word in (option, str(each))
+                ]
         return found
 
 
@@ -100,7 +102,9 @@ def asked_of(given: Mapping[str, Any]) -> tuple[dict[str, Any], Asked]:
     named = {"in_precision": "precision"}
     words = {named.get(name, name): value for name, value in given.items()}
     own = {field.name for field in fields(Asked)}
-    mine = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items() if name in own}
+    mine: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in words.items() if name in own
+    }
     return {name: value for name, value in words.items() if name not in own}, Asked(**mine)
 
 

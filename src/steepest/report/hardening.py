@@ -66,7 +66,9 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     best = next((each for each in training["epochs"] if each["epoch"] == training["best_epoch"]), None)
     held = "" if best is None or best["held"] is None else f", {percent(best['held']['robust'])} robust held out"
     done = len(training["epochs"])
-    found = [f"{training['method']}: {done} epochs; the weights are those after epoch {training['best_epoch'] + 1}{held}"]
+    found = [
+        f"{training['method']}: {done} epochs; the weights are those after epoch {training['best_epoch'] + 1}{held}"
+    ]
     found += [f"{each['name']}: {each['says']}; {each['done']}" for each in training["seen"]]
     low, high = after["robust_interval"]
     bound = " at most" if wording.at_most(after) else ""
@@ -75,7 +77,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         f"N={after['n']} under {wording.budget(after)}, clean {percent(after['clean_accuracy'])}; before "
         f"({_start(record)}) {percent(before['robust_accuracy'])}, clean {percent(before['clean_accuracy'])}"
     )
-    return found + [each for each in (wording.certified(after), *warnings(record)) if each]
+    return [*found, *(each for each in (wording.certified(after), *warnings(record)) if each)]
 
 
 def warnings(record: Mapping[str, Any]) -> list[str]:
@@ -87,7 +89,7 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         found.append("No epoch was finished: these are the weights that training began with.")
     elif not training["held_out"]:
         found.append("Nothing was held out, so the weights are the last ones, not the most robust ones.")
-    return found + [*record["notes"], *wording.blind(record["audit"])]
+    return [*found, *record["notes"], *wording.blind(record["audit"])]
 
 
 def _start(record: Mapping[str, Any]) -> str:
@@ -124,7 +126,9 @@ def _course(training: Mapping[str, Any]) -> Chart | None:
         ),
     )
     last = known[-1][1]
-    story = f"After epoch {len(known)}: {percent(last[HELD])} robust and {percent(last[CLEAN])} clean on held-out examples."
+    story = (
+        f"After epoch {len(known)}: {percent(last[HELD])} robust and {percent(last[CLEAN])} clean on held-out examples."
+    )
     layers = [*_drawn(rows, "after epoch", (HELD, CLEAN, TRAINING)), *_rules(training)]
     return chart("course", "Accuracy over the training", story, table, {"layer": layers}, (340, 300))
 
