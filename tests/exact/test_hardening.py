@@ -468,6 +468,7 @@ def test_mlflow_keeps_what_it_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'runs'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # no server, no database: a test's board
     for epochs in (1, 1):
         boards = trackers_of("mlflow", tmp_path)
         harden(network(), data(), BUDGET, method="fgsm", epochs=epochs, batch_size=30, lr=0.1, trackers=boards)
@@ -490,3 +491,37 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-4)  # the mean of two halves is the mean of the whole
     assert shared.best_epoch == alone.best_epoch and len(shared.epochs) == 2
+
+
+def test_lightnings_own_trainer_trains_on_worst_points(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from steepest.harden.batches import adversarial_batch
+    from steepest.harden.lightning import Adversarial
+
+    met: list[Tensor] = []
+
+    class Net(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            met.append(batch[0].clone())
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    torch.manual_seed(0)
+    net, (x, y) = Net(), data()
+    wanted = adversarial_batch(net, x[:30], y[:30], BUDGET, method="fgsm")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=30)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[Adversarial(BUDGET, method="fgsm")],
+    )  # fmt: skip
+    trainer.fit(net, loader)
+    assert len(met) == 3 and torch.equal(met[0], wanted) and not torch.equal(met[0], x[:30])

@@ -52,6 +52,9 @@ BATCH, STOP = 128, "stop"
 AUDITED = 0.2
 """Share of each class, at most 1000 examples, that is set aside for the audit where no --test is given."""
 
+_BATCHES, _LEAST = 10, 8
+"""Minibatches that the bias is measured on, of at least so many examples."""
+
 _APART = 1 << 32
 """Added to the seed, so that the examples of the audit are drawn apart from those that choose the weights."""
 
@@ -352,7 +355,8 @@ def _trained_before(start: AuditRun) -> bool:
 
 def _bias(method: str, seed: int, room: Classroom, region: Region, y: Tensor) -> dict[str, float]:
     """How far the method's gradient is from that of the worst case, in four numbers."""
-    found = training_bias(room.model, region.x, y, region.budget, method=method, seed=seed)
+    batches = max(3, min(_BATCHES, len(y) // _LEAST))
+    found = training_bias(room.model, region.x, y, region.budget, method=method, batches=batches, seed=seed)
     return {
         "cosine of both gradients": found.cosine,
         "bias, share of the gradient": found.relative,
