@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from steepest.diagnose.contract import Finding as Finding
     from steepest.diagnose.contract import Verdict as Verdict
     from steepest.harden.batches import adversarial_batch as adversarial_batch
+    from steepest.harden.bias import training_bias as training_bias
+    from steepest.harden.sentinel import Sentinel as Sentinel
     from steepest.models.ensemble import ensemble as ensemble
     from steepest.models.estimated import estimated as estimated
     from steepest.models.expected import expected as expected
@@ -118,6 +120,8 @@ _HOMES = {
     "Finding": "diagnose.contract",
     "Verdict": "diagnose.contract",
     "adversarial_batch": "harden.batches",
+    "training_bias": "harden.bias",
+    "Sentinel": "harden.sentinel",
     "estimated": "models.estimated",
     "load": "models.loading",
     "Model": "models.model",
