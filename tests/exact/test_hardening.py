@@ -221,7 +221,7 @@ def test_the_weights_that_remain_are_those_of_the_most_robust_epoch() -> None:
     assert same(tensors_of(net), kept[asked.best_epoch]) and not net.training
     x, y = data()
     ids = asked.held_out
-    assert worth(Model(net), x[ids], y[ids], BUDGET, seed=0, size=7)[1] == max(robust)
+    assert worth(Model(net), x[ids], y[ids], BUDGET.fitted((len(ids), 2)), seed=0, size=7)[1] == max(robust)
 
 
 def test_patience_ends_a_training() -> None:

@@ -155,7 +155,7 @@ def test_grad_align_is_one_minus_the_cosine_by_hand():
     network.zero_grad()
     found = misalignment(room, p, y, -fixed[None] * 3.0)  # only the direction counts
     found.backward()
-    assert float(found) == pytest.approx(float(by_hand), abs=1e-9)
+    assert found.item() == pytest.approx(by_hand.item(), abs=1e-9)
     assert all(torch.allclose(g, h, atol=1e-9) for g, h in zip(slopes(network), exact, strict=True))
 
 

@@ -201,3 +201,16 @@ def test_epsilon_per_example_and_per_feature():
 def test_bad_budgets_are_refused_with_the_value_and_the_remedy(make, said):
     with pytest.raises(UsageError, match=said):
         make()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_points_for_training_are_those_of_the_exact_questions_up_to_a_rounding(name):
+    x = torch.rand(6, 2, 4, generator=torch.Generator().manual_seed(0))
+    x[0], x[1] = 0.0, 1.0
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    region, stream = Region(budgets((2, 4), 0.1)[name], Box(0, 1), x), Stream.of(0, torch.arange(6))
+    noise = region.scaled(2.0).noise(stream, 0)
+    pushed = region.push(noise, g.clone(), 0.5, reach=2.5)
+    assert torch.allclose(noise, region.scaled(2.0).sample_clipped(stream, 0), atol=1e-6)
+    assert torch.allclose(pushed, region.scaled(2.5).ascend(noise, g.clone(), 0.2), atol=1e-6)
+    assert bool(region.box.contains(noise).all()) and bool(region.box.contains(pushed).all())

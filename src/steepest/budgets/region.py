@@ -191,6 +191,30 @@ class Region:
         drawn = self._blockwise(lambda part, keys: part._drawn(Stream(keys), step, part.bounding(part.x)), stream.keys)
         return self.project(drawn)
 
+    def noise(self, stream: Stream, step: int) -> Tensor:
+        """Return `sample_clipped` up to the rounding of each sum, at a fraction of its cost.
+
+        For starts that are projected later: the box holds exactly, the budget may be exceeded by one such rounding.
+        """
+        if not self.budget.separable:
+            return self.sample_clipped(stream, step)
+
+        def drawn(part: Region, keys: Tensor) -> Tensor:
+            return part.budget.sample(part.x, Stream(keys), step).to(part.x.dtype).add_(part.x)
+
+        return _clamped(self._blockwise(drawn, stream.keys), *self._walls)
+
+    def push(self, point: Tensor, g: Tensor, size: float, *, reach: float) -> Tensor:
+        """Return point + size · (a step of gauge 1 along g), kept in `reach` budgets and the box.
+
+        It is `scaled(reach).ascend` up to the rounding of each sum, at a fraction of its cost; the box holds exactly.
+        """
+        if not self.budget.separable:
+            return self.scaled(reach).ascend(point, g, size / reach)
+        low, high = (side.to(point.dtype) for side in self.budget.scaled(reach).hull(self.x))
+        moved = self.stride(point, g).mul_(size).add_(point).clamp_(self.x + low, self.x + high)
+        return _clamped(moved, *self._walls)
+
     def corner(self, stream: Stream, step: int) -> Tensor:
         """Return the extreme point of a random direction with independent normal coordinates."""
         shape = tuple(self.x.shape[1:])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from steepest.harden.crafts import require_least
+from steepest.basis.errors import UsageError
 
 State = dict[str, Tensor]
 """What `state_dict` of a module returns."""
@@ -132,5 +132,5 @@ def require_share(name: str, value: float) -> None:
     Raises:
         UsageError: names the value and what is allowed.
     """
-    require_least(name, value, 0)
-    require_least(f"1 - {name}", 1 - value, 1e-12)
+    if not 0 <= value < 1:
+        raise UsageError(f"{name}={value!r} is not allowed: give the share of the old average that is kept, in [0, 1).")

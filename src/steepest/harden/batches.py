@@ -50,7 +50,7 @@ def adversarial_batch(
     """
     made = METHODS.build(method) if isinstance(method, str) else method
     if not isinstance(made, Training):
-        known = ", ".join(name for name in METHODS.names() if name not in ("free", "ibp", "crown-ibp"))
+        known = ", ".join(entry.name for entry in METHODS if isinstance(entry.factory(), Training))
         raise UsageError(f"method={method!r} finds no points before it trains; for batches there are {known}.")
     problem = pose(model, x, y, budget, objective="ce", seed=seed, ids=ids)
     lesson = Lesson(region=problem.region, y=problem.y, stream=problem.stream.split(step), number=step, share=0.0)

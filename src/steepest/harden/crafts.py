@@ -133,7 +133,7 @@ class Climb:
     Attributes:
         start: the region and the lesson → the first point.
         steps, step: how many, and how far each of them goes.
-        reach: the multiple of the budget that points are kept in.
+        reach: the multiple of the budget that points are kept in; if not 1, no start and steps may go farther.
         deviates: ascend the divergence of the outputs from those at x, instead of the cross-entropy with y.
     """
 
@@ -151,15 +151,21 @@ class Climb:
 
     def find(self, model: Model, lesson: Lesson) -> Found:
         """See `Craft.find`."""
-        region = widened(lesson.region, self.reach)
-        point, size = self.start(lesson), self.step / self.reach
+        region, point = lesson.region, self.start(lesson)
         with asking(model, self.craft_mode):
             clean = model.logits(lesson.x) if self.deviates else None
             objective: Objective = CrossEntropy() if clean is None else Custom(_divergence_from(clean))
             for _ in range(self.steps):
                 found = model.evaluate(point, lesson.y, objective, need=Need.GRADIENT)
-                point = region.ascend(point, gradient_of(found), size)
+                point = self._moved(region, point, gradient_of(found))
+        if not self.steps:
+            point = widened(region, self.reach).project(point)
         return Found(point=point, forwards=self.steps + self.deviates, backwards=self.steps)
+
+    def _moved(self, region: Region, point: Tensor, slope: Tensor) -> Tensor:
+        if self.reach > 1:
+            return region.push(point, slope, self.step, reach=self.reach)
+        return region.ascend(point, slope, self.step)
 
 
 @final
@@ -176,7 +182,7 @@ class Uniform:
         """Return the start of each example."""
         if not self.noise:
             return lesson.x
-        return widened(lesson.region, self.noise).sample_clipped(lesson.stream, NOISE)
+        return widened(lesson.region, self.noise).noise(lesson.stream, NOISE)
 
 
 @final

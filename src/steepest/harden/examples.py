@@ -69,7 +69,8 @@ class Tensors:
 
     def fetch(self, ids: Tensor) -> Tensor:
         """See `Examples.fetch`."""
-        return self.x[ids.to(self.x.device)]
+        found: Tensor = self.x[ids.to(self.x.device)]
+        return found
 
     def sha256(self) -> str:
         """See `Examples.sha256`."""

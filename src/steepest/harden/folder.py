@@ -21,7 +21,13 @@ from steepest.basis.errors import DataError, IncompleteError, UsageError
 from steepest.harden.course import differences
 from steepest.harden.moment import State
 
-ASKED, WEIGHTS, BEST, STATE = "hardening.json", "weights.safetensors", "best.safetensors", "state.pt"
+ASKED, START, WEIGHTS, BEST, STATE = (
+    "hardening.json",
+    "start.safetensors",
+    "weights.safetensors",
+    "best.safetensors",
+    "state.pt",
+)
 FORM = 1
 _PREFIX, _BESIDE = "checkpoint-", ".new-"
 
@@ -117,6 +123,18 @@ class Folder:
                 f"the checkpoint {found[-1]} is damaged ({str(error).splitlines()[0]}): delete it, and training starts "
                 "anew."
             ) from None
+
+    def start(self) -> dict[str, Tensor] | None:
+        """Return the tensors that training began with, or None where they are not written yet.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.path / START
+        try:
+            return load_file(path) if path.exists() else None
+        except (OSError, SafetensorError):
+            raise DataError(f"{path} is damaged: delete the folder and train again.") from None
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file of the training: a reader sees the old one or the whole new one."""

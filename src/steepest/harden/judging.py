@@ -14,7 +14,11 @@ SEARCH = "pgd(steps=10)"
 
 
 def worth(model: Model, x: Tensor, y: Tensor, budget: Budget, *, seed: int, size: int) -> tuple[float, float]:
-    """Return the shares of right answers at x and at what PGD with 10 steps found; the network is in evaluation."""
+    """Return the shares of right answers at x and at what PGD with 10 steps found; the network is in evaluation.
+
+    Args:
+        budget: fitted to x.
+    """
     network = model.network
     assert isinstance(network, nn.Module)
     was = [(part, part.training) for part in network.modules()]
@@ -23,7 +27,7 @@ def worth(model: Model, x: Tensor, y: Tensor, budget: Budget, *, seed: int, size
     try:
         for rows in torch.split(torch.arange(len(y)), size):
             outputs = model.logits(x[rows])
-            found = attack(SEARCH, model, x[rows], y[rows], budget, seed=seed, ids=rows)
+            found = attack(SEARCH, model, x[rows], y[rows], budget.rows(rows), seed=seed, ids=rows)
             clean += int((outputs.argmax(1) == y[rows]).sum())
             robust += int((~found.won).sum())
     finally:
@@ -33,7 +37,7 @@ def worth(model: Model, x: Tensor, y: Tensor, budget: Budget, *, seed: int, size
 
 
 def require_limits(budget: Budget, model: Model, x: Tensor) -> None:
-    """Raise where the budget allows every step from one end of the box to the other.
+    """Raise where the budget, fitted to x of one example, allows every step from one end of the box to the other.
 
     Raises:
         UsageError: no point of the box can then be told from any other, so nothing can be learnt.
@@ -42,7 +46,7 @@ def require_limits(budget: Budget, model: Model, x: Tensor) -> None:
     whole = (upper - lower).expand(1, *x.shape[1:]) if bool(torch.isfinite(upper - lower).all()) else None
     if whole is None or not x.numel():
         return
-    size = float(budget.fitted(tuple(x[:1].shape)).gauge(whole)[0])
+    size = float(budget.gauge(whole)[0])
     if size <= 1:
         raise UsageError(
             f"the budget {budget!r} is larger than {model.box!r}: it turns every input into every other, so nothing "

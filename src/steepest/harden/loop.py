@@ -160,6 +160,11 @@ class Hardening:
         self.seen = [Seen.from_record(record) for record in state["seen"]]
         self._steps = [Step(**record) for record in state["steps"]]
 
+    def begin(self, tensors: dict[str, Tensor]) -> None:
+        """Begin with these parameters and buffers instead."""
+        put(self.network, tensors)
+        self._return = self._moment()
+
     def conclude(self) -> None:
         """Give the network its best weights, or those it can be trusted with, in evaluation mode."""
         put(self.network, self.best if self.best is not None else self._return["weights"])
@@ -173,7 +178,8 @@ class Hardening:
                 "parameters require gradients (net.py:factory); exported files hold constants."
             )
         x = self._fetched(self._ids[:2])
-        require_limits(course.budget, self._model, x)
+        self._budget = course.budget.fitted((len(self.data), *x.shape[1:]))
+        require_limits(self._budget.rows(self._ids[:1]), self._model, x[:1])
         classes = self._model.logits(x).shape[1]
         least, most = int(self.data.labels.min()), int(self.data.labels.max())
         if least < 0 or most >= classes:
@@ -214,7 +220,7 @@ class Hardening:
         if course.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return Lesson(
-            region=Region(course.budget, self._model.box, x),
+            region=Region(self._budget.rows(ids), self._model.box, x),
             y=self.data.labels[ids].to(self._place),
             stream=Stream.of(course.seed, ids.to(self._place)).split(self.number),
             number=self.number,
@@ -307,14 +313,14 @@ class Hardening:
         if len(self._held):
             x, y = self._fetched(self._held), self.data.labels[self._held].to(self._place)
             size = max(course.batch_size, _MEASURED)
-            clean, robust = worth(self._model, x, y, course.budget, seed=course.seed, size=size)
+            clean, robust = worth(self._model, x, y, self._budget.rows(self._held), seed=course.seed, size=size)
             better = all(each.held is None or robust > each.held.robust for each in self.epochs)
             held = Held(clean=clean, robust=robust, best=better)
         if self._measure is not None and self._every and (epoch + 1) % self._every == 0:
-            ids = self._held if len(self._held) else self._ids
-            x, y = self._fetched(ids[:_MEASURED]), self.data.labels[ids[:_MEASURED]].to(self._place)
+            ids = (self._held if len(self._held) else self._ids)[:_MEASURED]
+            region = Region(self._budget.rows(ids), self._model.box, self._fetched(ids))
             with untouched(None, seed=self._drawn()):
-                numbers = dict(self._measure(self.room, Region(course.budget, self._model.box, x), y))
+                numbers = dict(self._measure(self.room, region, self.data.labels[ids].to(self._place)))
         return held, numbers
 
 

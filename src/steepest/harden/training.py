@@ -17,8 +17,9 @@ from steepest.basis.progress import Progress, Silent, Tracker
 from steepest.basis.version import VERSION
 from steepest.harden.course import Course
 from steepest.harden.examples import Examples
-from steepest.harden.folder import Folder
+from steepest.harden.folder import START, Folder
 from steepest.harden.loop import Hardening, Measure
+from steepest.harden.moment import tensors_of
 from steepest.harden.records import Epoch, Seen, Step
 from steepest.harden.team import Alone, Team
 from steepest.harden.watch import Watch
@@ -114,11 +115,19 @@ class Training:
             "data": self.data.sha256(),
             **self.course.record(),
             "box": repr(self.model.box),
-            "watch": "none" if self.watch is None else repr(self.watch),
+            "watch": _described(self.watch),
             "every": str(self.every),
             "devices": str(self.devices),
             "steepest": VERSION,
         }
+
+
+def _described(watch: Watch | None) -> str:
+    """Its class and its plain settings: a text that is the same in another process."""
+    if watch is None:
+        return "none"
+    plain = [f"{name}={value!r}" for name, value in vars(watch).items() if isinstance(value, str | int | float | None)]
+    return f"{type(watch).__qualname__}({', '.join(plain)})"
 
 
 def trained(training: Training, progress: Progress, trackers: Sequence[Tracker]) -> Hardened:
@@ -161,6 +170,13 @@ def _run(team: Team, training: Training, progress: Progress, trackers: Sequence[
             folder.claim(asked)
         team.told(None)
         state = folder.state()
+        begun = folder.start()
+        if begun is None:
+            if team.first:
+                folder.write_weights(START, tensors_of(loop.network))
+        elif state is None:
+            # Stopped before its first checkpoint: a factory may draw other weights each time.
+            loop.begin(begun)
         if state is not None:
             loop.restore(state)
             if team.first:

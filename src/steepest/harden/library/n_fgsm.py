@@ -18,7 +18,5 @@ def n_fgsm(noise: float = 2.0, step: float = 1.0, smoothing: float = 0.0, craft_
 
     Points go up to noise + step budgets from x, by design: they are for training, and measure nothing.
     """
-    # In noise + step budgets nothing is cut but by the box, and sets with more rules than a size keep them.
-    reach = noise + step
-    craft = Climb(start=Uniform(noise), steps=1, step=step, craft_mode=craft_mode, reach=reach or 1.0)
+    craft = Climb(start=Uniform(noise), steps=1, step=step, craft_mode=craft_mode, reach=max(1.0, noise + step))
     return Training(craft=craft, loss=AtPoint(smoothing))
