@@ -18,7 +18,7 @@ from steepest.models.contract import Evaluation, Need
 from steepest.models.objectives import CrossEntropy
 
 KEPT = "watch.sentinel"
-"""Where the sentinel remembers: seven numbers, saved with every checkpoint."""
+"""Where the sentinel remembers: eight numbers, saved with every checkpoint."""
 
 GAP, TURN, LEAD = "gap", "alignment", "lead"
 """What a look measures: FGSM's accuracy above PGD-2's, cos(∇(x), ∇(x + η)), FGSM's accuracy above that at x."""
@@ -71,10 +71,10 @@ class Sentinel:
 
     The loss at the training points costs nothing to see; where it falls suddenly, and else every `check_every` steps,
     `examples` of the batch are asked for three signs: FGSM's accuracy above that of two half steps (their worst point)
-    by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below half of its running
-    level; FGSM's accuracy above that at x. Two of them, or the first alone, are a suspicion, which the whole batch must
-    confirm. A look is five forwards and three backwards over its examples, and is left out where all looks together
-    would pass `share` of the training's passes; the second look of a suspicion is never left out.
+    by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below half of the highest that
+    its running level was; FGSM's accuracy at least that at x. Two of them, or the first twice over, are a suspicion,
+    which the whole batch must confirm. A look is five forwards and three backwards over its examples, and is left out
+    where all looks together would pass `share` of the training's passes; the second look of a suspicion never is.
 
     Args:
         remedy: the call of the method that takes over, e.g. "n-fgsm", "grad-align", "pgd(steps=2)"; "stop": none, the
@@ -172,7 +172,7 @@ class Sentinel:
 
     def _thresholds(self, memory: _Memory) -> dict[str, float]:
         gap = 0.0 if math.isnan(memory.gap) else max(0.0, memory.gap)
-        turn = -math.inf if math.isnan(memory.alignment) else memory.alignment / 2
+        turn = -math.inf if math.isnan(memory.peak) else memory.peak / 2
         return {GAP: gap + self.gap, TURN: turn, LEAD: 0.0}
 
     def _sign(self, lesson: Lesson, found: Look, thresholds: dict[str, float]) -> Sign:
@@ -229,9 +229,8 @@ def look_at(room: Classroom, lesson: Lesson, count: int) -> Look:
 
 def _suspicious(found: Look, thresholds: dict[str, float]) -> bool:
     values = found.measured()
-    gap, lead = values[GAP] >= thresholds[GAP], values[LEAD] > thresholds[LEAD]
-    turned = values[TURN] < thresholds[TURN]
-    return gap or (turned and lead)
+    signs = [values[GAP] >= thresholds[GAP], values[TURN] < thresholds[TURN], values[LEAD] >= thresholds[LEAD]]
+    return sum(signs) >= 2 or values[GAP] >= 2 * thresholds[GAP]
 
 
 def _right(found: Evaluation, y: Tensor) -> float:
@@ -259,7 +258,8 @@ class _Memory:
         trained, spent: passes over examples, of the training and of the sentinel.
         due: number of the step after which to look.
         loss, spread: running mean of the loss, and of its distance from that.
-        gap, alignment: running levels of looks that were not suspicious.
+        gap, alignment: running levels of looks that did not end in a sign.
+        peak: the highest level of the alignment: a slow fall takes its level along.
     """
 
     trained: float = 0.0
@@ -269,6 +269,7 @@ class _Memory:
     spread: float = math.nan
     gap: float = math.nan
     alignment: float = math.nan
+    peak: float = math.nan
 
     @classmethod
     def of(cls, room: Classroom) -> _Memory:
@@ -297,3 +298,4 @@ class _Memory:
             before = getattr(self, name)
             level = value if math.isnan(before) else _MEMORY * before + (1 - _MEMORY) * value
             setattr(self, name, before if math.isnan(value) else level)
+        self.peak = self.alignment if math.isnan(self.peak) else max(self.peak, self.alignment)
