@@ -22,6 +22,7 @@ from steepest.harden.judging import worth
 from steepest.harden.library import METHODS
 from steepest.harden.loop import Hardening
 from steepest.harden.moment import tensors_of
+from steepest.harden.sentinel import Sentinel
 from steepest.harden.trackers import trackers_of
 from steepest.harden.watch import Answer, Sign
 from steepest.models.model import Model
@@ -47,7 +48,9 @@ def network(seed: int = 0) -> nn.Sequential:
 
 def loop(net: nn.Module, **more: Any) -> Hardening:
     """A short training: 81 examples to learn from, six batches an epoch."""
-    return hardening(net, data(), BUDGET, **{"method": "fgsm", "epochs": 4, "batch_size": 15, "lr": 0.1, **more})
+    return hardening(
+        net, data(), BUDGET, **{"method": "fgsm", "epochs": 4, "batch_size": 15, "lr": 0.1, "watch": None, **more}
+    )
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -290,6 +293,13 @@ def test_averages_of_weights_are_what_is_judged() -> None:
     assert torch.allclose(tensors_of(mean.network)["1.running_mean"], first.mean(0), atol=2e-2)
 
 
+def test_a_sentinel_watches_where_points_are_searched_for() -> None:
+    def asked(method: str, folder: Path | None = None) -> Any:
+        return hardening(network(), data(), BUDGET, method=method, epochs=1)._watch
+
+    assert isinstance(asked("n-fgsm"), Sentinel) and asked("plain") is None
+
+
 def test_learning_rates() -> None:
     course = Course(budget=BUDGET, method="fgsm", lr=0.2, schedule="piecewise")
     assert [course.rate(share) for share in (0, 0.49, 0.5, 0.74, 0.75, 1)] == pytest.approx(
@@ -325,6 +335,7 @@ def test_half_precision_and_channels_last_train() -> None:
         ({"epochs": 0}, "epochs=0"),
         ({"lr": math.nan}, "lr=nan"),
         ({"schedule": "cosine"}, "unknown schedule 'cosine'"),
+        ({"watch": "dog"}, "unknown watch 'dog'"),
         ({"held_out": 1.0}, "held_out=1.0"),
         ({"ema": 0.9, "swa": 0.5}, "two averages"),
         ({"batch_size": 1}, "larger batch_size"),

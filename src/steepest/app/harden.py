@@ -34,7 +34,6 @@ from steepest.harden.contract import Classroom
 from steepest.harden.examples import MOST_HELD, split
 from steepest.harden.folder import Folder
 from steepest.harden.moment import put
-from steepest.harden.sentinel import Sentinel
 from steepest.harden.trackers import trackers_of
 from steepest.harden.training import Hardened
 from steepest.models.inspection import fingerprint
@@ -168,7 +167,7 @@ def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> t
         "folder": str(out),
         "audited": examples.says,
         "notes": list(examples.notes),
-        "watched": asked.sentinel,
+        "watched": folder.asked()["watch"] != "none",
         "asked": folder.asked(),
         "training": found.to_record(),
         "audit": after.summary,
@@ -304,7 +303,7 @@ def _trained(
         channels_last=asked.channels_last,
         ema=asked.ema,
         swa=asked.swa,
-        watch=Sentinel() if asked.sentinel else None,
+        watch="sentinel" if asked.sentinel else None,
         measure=partial(_bias, asked.method, settings.seed) if asked.bias_every else None,
         every=asked.bias_every,
         remedies=remedies,
