@@ -65,7 +65,12 @@ if TYPE_CHECKING:
     from steepest.diagnose.api import diagnose as diagnose
     from steepest.diagnose.contract import Finding as Finding
     from steepest.diagnose.contract import Verdict as Verdict
+    from steepest.harden.api import harden as harden
+    from steepest.harden.api import hardening as hardening
     from steepest.harden.batches import adversarial_batch as adversarial_batch
+    from steepest.harden.bias import training_bias as training_bias
+    from steepest.harden.sentinel import Sentinel as Sentinel
+    from steepest.harden.training import Hardened as Hardened
     from steepest.models.ensemble import ensemble as ensemble
     from steepest.models.estimated import estimated as estimated
     from steepest.models.expected import expected as expected
@@ -131,7 +136,12 @@ _HOMES = {
     "diagnose": "diagnose:",
     "Finding": "diagnose.contract",
     "Verdict": "diagnose.contract",
+    "harden": "harden:",
+    "hardening": "harden.api",
+    "Hardened": "harden.training",
     "adversarial_batch": "harden.batches",
+    "training_bias": "harden.bias",
+    "Sentinel": "harden.sentinel",
     "estimated": "models.estimated",
     "load": "models.loading",
     "Model": "models.model",

@@ -25,7 +25,11 @@ FUNCTIONS = {
 # A penalty on the gradient of the input is itself differentiated, with respect to the weights.
 HANDLES = {HANDLE, "steepest.models.captured", "steepest.certify.slopes", "steepest.harden.alignment"}
 # The demonstration trains a network of its own, hardening that of its user: gradients of parameters.
-TRAINS = {"steepest.app.demo", "steepest.harden.descent"}
+TRAINS = {
+    "steepest.app.demo",
+    "steepest.harden.bias",
+    "steepest.harden.descent",
+}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 

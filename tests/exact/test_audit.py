@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import steepest as st
-from steepest.audit.fingerprints import describe
+from steepest.basis.fingerprints import describe
 
 HALF = torch.full((40, 4), 0.5)
 

@@ -9,6 +9,7 @@ import typer
 from steepest.app import guarantees
 from steepest.app import options as o
 from steepest.app.exits import CONTINUES, NOTHING, foreseen
+from steepest.app.training import harden
 from steepest.basis.version import VERSION
 
 app = typer.Typer(
@@ -289,6 +290,7 @@ def compare(
 
 app.command()(guarantees.smooth)
 app.command()(guarantees.verify)
+app.command()(harden)
 
 
 @app.command()

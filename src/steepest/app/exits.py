@@ -16,6 +16,7 @@ OK, CRASH, USAGE, GATE_FAILED, UNBELIEVABLE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 
 
 CONTINUES = "the same command continues where it stopped"
 NOTHING = "nothing was written"
+"""What Ctrl-C leaves behind."""
 
 P = ParamSpec("P")
 

@@ -13,6 +13,9 @@ Data = Annotated[
     str,
     typer.Argument(metavar="DATA", help="A .npz, .parquet, folder of class folders, one image, or 'digits'."),
 ]
+Factory = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A network's own code, net.py:factory; --weights to begin from some.")
+]
 Models = Annotated[
     list[str],
     typer.Argument(metavar="MODEL...", help="Two or more files .onnx or .pt2, or net.py:factory; or name=net.onnx."),
@@ -45,6 +48,7 @@ Limit = Annotated[int | None, typer.Option(help="Use the first N examples.")]
 Sample = Annotated[int | None, typer.Option(help="Use a seeded draw of N examples, each class in proportion.")]
 Seed = Annotated[int | None, typer.Option(help="Of all random draws; 0 if left out.")]
 BatchSize = Annotated[str | None, typer.Option(metavar="auto|N", help="auto (the default) measures it once.")]
+TrainingBatch = Annotated[str | None, typer.Option(metavar="N", help="Examples of a step: 128.")]
 ShardSize = Annotated[
     int | None, typer.Option(help="Examples computed and saved together; 16 batches, at most 1024, if left out.")
 ]
@@ -90,6 +94,34 @@ Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto; a 
 Gpus = Annotated[float | None, typer.Option(help="Of each Ray worker, e.g. 1 or 0.5.")]
 Retries = Annotated[int | None, typer.Option(help="How often lost workers are replaced: 3.")]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Compute this part only; join with `runs merge`.")]
+Method = Annotated[str | None, typer.Option(help="A training method: n-fgsm (the default), 'pgd(steps=7)', trades.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the examples: 30.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="The largest learning rate: 0.2.")]
+Schedule = Annotated[str | None, typer.Option(help="Of the learning rate: cyclic (the default), piecewise, constant.")]
+Momentum = Annotated[float | None, typer.Option(help="Of the descent: 0.9.")]
+Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of the weights: 5e-4.")]
+HeldOut = Annotated[float | None, typer.Option(help="Share of the examples that chooses the best epoch: 0.1.")]
+Patience = Annotated[int | None, typer.Option(help="End after so many epochs without a more robust one.")]
+Augment = Annotated[str | None, typer.Option(help="Vary images: none (the default), crop-flip.")]
+InPrecision = Annotated[
+    str | None, typer.Option("--precision", metavar="float32|bf16", help="Of the training forward: float32.")
+]
+ChannelsLast = Annotated[bool | None, typer.Option("--channels-last", help="Lay images out channels last: GPUs.")]
+Ema = Annotated[float | None, typer.Option(help="Keep the average of the weights with this decay: 0.999.")]
+Swa = Annotated[float | None, typer.Option(help="Keep the mean of the weights from this share of training on: 0.75.")]
+SentinelOn = Annotated[
+    bool | None, typer.Option("--sentinel/--no-sentinel", help="Watch for overfitting to the search: on if left out.")
+]
+Remedy = Annotated[
+    list[str] | None, typer.Option(metavar="METHOD", help="What takes over at a sign, repeatable; stop: nothing.")
+]
+BiasEvery = Annotated[int | None, typer.Option(metavar="K", help="Measure the gradient's bias every K epochs.")]
+Devices = Annotated[int | None, typer.Option(help="Processes or GPUs that train together: needs steepest[fabric].")]
+Track = Annotated[str | None, typer.Option(metavar="A,B", help="Also tell tensorboard, mlflow: extras.")]
+Test = Annotated[
+    str | None,
+    typer.Option(metavar="DATA", help="Examples of the audit; a fifth of DATA is set aside if left out."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else.")]
 Outputs = Annotated[
     list[str] | None,

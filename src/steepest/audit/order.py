@@ -16,10 +16,10 @@ from steepest.attacks.api import ObjectiveChoice
 from steepest.audit.cascade import Cascade
 from steepest.audit.contract import Plan
 from steepest.audit.data import Source, open_data, select
-from steepest.audit.fingerprints import describe, ids_digest
 from steepest.audit.presets import preset_of, rungs_of, sized
 from steepest.audit.subject import Subject, aimed, prepare
 from steepest.basis.errors import NoCertificateError, UsageError
+from steepest.basis.fingerprints import describe, ids_digest
 from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
 from steepest.budgets.epsilon import largest

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from steepest.audit.data import Source, preview
-from steepest.audit.fingerprints import describe
 from steepest.audit.statistics import looks_like_chance
 from steepest.basis.errors import DataError, ModelError, SteepestError, UsageError
+from steepest.basis.fingerprints import describe
 from steepest.basis.progress import Progress
 from steepest.models.confirmed import Confirmed
 from steepest.models.contract import Need

@@ -1,7 +1,8 @@
-"""How long work tells of itself: a protocol, so that no room but `app` prints."""
+"""How long work tells of itself: protocols, so that no room but `app` prints, and numbers may go elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -35,3 +36,16 @@ class Silent:
 
     def end(self) -> None:
         """Show nothing."""
+
+
+class Tracker(Protocol):
+    """Receives the numbers of a training for a board on which trainings are compared (TensorBoard, MLflow)."""
+
+    def begin(self, name: str, asked: Mapping[str, str]) -> None:
+        """A training called `name` begins, or goes on; `asked` is what was asked of it."""
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Numbers by name, measured after `step` steps."""
+
+    def end(self) -> None:
+        """Finish: everything told must be kept."""
