@@ -74,9 +74,9 @@ class Sentinel:
     `examples` of the batch are asked for three signs: FGSM's accuracy above that of two half steps (their worst point)
     by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below ¾ of the highest that
     its running level was; FGSM's accuracy at least that at x. After one of the first two the next look comes as soon as
-    it may. Two signs, or the first twice over, are a suspicion, which the whole batch must confirm. A look is five
-    forwards and three backwards over its examples, and is left out where all looks together would pass `share` of the
-    training's passes; the second look of a suspicion never is.
+    it may. Two signs, or the first three times over, are a suspicion, which the whole batch must confirm. A look is
+    five forwards and three backwards over its examples, and is left out where all looks together would pass `share` of
+    the training's passes; the second look of a suspicion never is.
 
     Args:
         remedy: the call of the method that takes over, e.g. "n-fgsm", "grad-align", "pgd(steps=2)"; "stop": none, the
@@ -109,7 +109,7 @@ class Sentinel:
         check_every: int = 40,
         examples: int = 32,
         share: float = 0.03,
-        gap: float = 0.15,
+        gap: float = 0.1,
         keep: bool = False,
     ) -> None:
         for name, number in {"check_every": check_every, "examples": examples}.items():
@@ -148,7 +148,7 @@ class Sentinel:
                 sign = self._sign(lesson, found, thresholds)
         action = "none" if sign is None else "stopped" if sign.answer is Answer.STOP else "rolled back"
         self._write(lesson, found, thresholds, few, action)
-        if sign is None:
+        if not (gap or turned):
             memory.learn(found)
         memory.put(room)
         if sign is None and self._keep:
@@ -236,7 +236,7 @@ def _crossed(found: Look, thresholds: dict[str, float]) -> tuple[bool, bool, boo
 
 
 def _suspicious(found: Look, thresholds: dict[str, float]) -> bool:
-    return sum(_crossed(found, thresholds)) >= 2 or found.measured()[GAP] >= 2 * thresholds[GAP]
+    return sum(_crossed(found, thresholds)) >= 2 or found.measured()[GAP] >= 3 * thresholds[GAP]
 
 
 def _right(found: Evaluation, y: Tensor) -> float:
@@ -264,8 +264,8 @@ class _Memory:
         trained, spent: passes over examples, of the training and of the sentinel.
         due: number of the step after which to look.
         loss, spread: running mean of the loss, and of its distance from that.
-        gap, alignment: running levels of looks that did not end in a sign.
-        peak: the highest level of the alignment: a slow fall takes its level along.
+        gap, alignment: running levels of looks that showed neither of the two signs.
+        peak: the highest level of the alignment: a slow fall would take the level along.
     """
 
     trained: float = 0.0
