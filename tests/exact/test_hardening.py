@@ -22,6 +22,7 @@ from steepest.harden.judging import worth
 from steepest.harden.library import METHODS
 from steepest.harden.loop import Hardening
 from steepest.harden.moment import tensors_of
+from steepest.harden.sentinel import Sentinel
 from steepest.harden.trackers import trackers_of
 from steepest.harden.watch import Answer, Sign
 from steepest.models.model import Model
@@ -47,7 +48,9 @@ def network(seed: int = 0) -> nn.Sequential:
 
 def loop(net: nn.Module, **more: Any) -> Hardening:
     """A short training: 81 examples to learn from, six batches an epoch."""
-    return hardening(net, data(), BUDGET, **{"method": "fgsm", "epochs": 4, "batch_size": 15, "lr": 0.1, **more})
+    return hardening(
+        net, data(), BUDGET, **{"method": "fgsm", "epochs": 4, "batch_size": 15, "lr": 0.1, "watch": None, **more}
+    )
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -290,6 +293,13 @@ def test_averages_of_weights_are_what_is_judged() -> None:
     assert torch.allclose(tensors_of(mean.network)["1.running_mean"], first.mean(0), atol=2e-2)
 
 
+def test_a_sentinel_watches_where_points_are_searched_for() -> None:
+    def asked(method: str, folder: Path | None = None) -> Any:
+        return hardening(network(), data(), BUDGET, method=method, epochs=1)._watch
+
+    assert isinstance(asked("n-fgsm"), Sentinel) and asked("plain") is None
+
+
 def test_learning_rates() -> None:
     course = Course(budget=BUDGET, method="fgsm", lr=0.2, schedule="piecewise")
     assert [course.rate(share) for share in (0, 0.49, 0.5, 0.74, 0.75, 1)] == pytest.approx(
@@ -325,6 +335,7 @@ def test_half_precision_and_channels_last_train() -> None:
         ({"epochs": 0}, "epochs=0"),
         ({"lr": math.nan}, "lr=nan"),
         ({"schedule": "cosine"}, "unknown schedule 'cosine'"),
+        ({"watch": "dog"}, "unknown watch 'dog'"),
         ({"held_out": 1.0}, "held_out=1.0"),
         ({"ema": 0.9, "swa": 0.5}, "two averages"),
         ({"batch_size": 1}, "larger batch_size"),
@@ -468,6 +479,7 @@ def test_mlflow_keeps_what_it_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'runs'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # no server, no database: a test's board
     for epochs in (1, 1):
         boards = trackers_of("mlflow", tmp_path)
         harden(network(), data(), BUDGET, method="fgsm", epochs=epochs, batch_size=30, lr=0.1, trackers=boards)
@@ -490,3 +502,37 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-4)  # the mean of two halves is the mean of the whole
     assert shared.best_epoch == alone.best_epoch and len(shared.epochs) == 2
+
+
+def test_lightnings_own_trainer_trains_on_worst_points(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from steepest.harden.batches import adversarial_batch
+    from steepest.harden.lightning import Adversarial
+
+    met: list[Tensor] = []
+
+    class Net(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            met.append(batch[0].clone())
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    torch.manual_seed(0)
+    net, (x, y) = Net(), data()
+    wanted = adversarial_batch(net, x[:30], y[:30], BUDGET, method="fgsm")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=30)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, callbacks=[Adversarial(BUDGET, method="fgsm")],
+    )  # fmt: skip
+    trainer.fit(net, loader)
+    assert len(met) == 3 and torch.equal(met[0], wanted) and not torch.equal(met[0], x[:30])

@@ -164,10 +164,10 @@ def test_rows_without_a_direction_do_not_count_in_grad_align():
     room, y = room_of(network, box=None), torch.tensor([0, 0])
     slope = torch.tensor([[1.0, 0.5], [0.0, 0.0]]).double()
     both, one = misalignment(room, p, y, slope), misalignment(room, p[:1], y[:1], slope[:1])
-    assert float(both) == pytest.approx(float(one))
+    assert both.item() == pytest.approx(one.item())
     none = misalignment(room, p, y, torch.zeros_like(slope))
     none.backward()
-    assert float(none) == 0 and all(bool(g.isfinite().all()) for g in slopes(network))
+    assert none.item() == 0 and all(bool(g.isfinite().all()) for g in slopes(network))
 
 
 @pytest.mark.parametrize("replays", [1, 3])

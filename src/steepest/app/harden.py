@@ -34,7 +34,6 @@ from steepest.harden.contract import Classroom
 from steepest.harden.examples import MOST_HELD, split
 from steepest.harden.folder import Folder
 from steepest.harden.moment import put
-from steepest.harden.sentinel import Sentinel
 from steepest.harden.trackers import trackers_of
 from steepest.harden.training import Hardened
 from steepest.models.inspection import fingerprint
@@ -51,6 +50,9 @@ WEIGHTS, HISTORY = "hardened.safetensors", "history.json"
 BATCH, STOP = 128, "stop"
 AUDITED = 0.2
 """Share of each class, at most 1000 examples, that is set aside for the audit where no --test is given."""
+
+_BATCHES, _LEAST = 10, 8
+"""Minibatches that the bias is measured on, of at least so many examples."""
 
 _APART = 1 << 32
 """Added to the seed, so that the examples of the audit are drawn apart from those that choose the weights."""
@@ -165,7 +167,7 @@ def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> t
         "folder": str(out),
         "audited": examples.says,
         "notes": list(examples.notes),
-        "watched": asked.sentinel,
+        "watched": folder.asked()["watch"] != "none",
         "asked": folder.asked(),
         "training": found.to_record(),
         "audit": after.summary,
@@ -301,7 +303,7 @@ def _trained(
         channels_last=asked.channels_last,
         ema=asked.ema,
         swa=asked.swa,
-        watch=Sentinel() if asked.sentinel else None,
+        watch="sentinel" if asked.sentinel else None,
         measure=partial(_bias, asked.method, settings.seed) if asked.bias_every else None,
         every=asked.bias_every,
         remedies=remedies,
@@ -352,7 +354,8 @@ def _trained_before(start: AuditRun) -> bool:
 
 def _bias(method: str, seed: int, room: Classroom, region: Region, y: Tensor) -> dict[str, float]:
     """How far the method's gradient is from that of the worst case, in four numbers."""
-    found = training_bias(room.model, region.x, y, region.budget, method=method, seed=seed)
+    batches = max(3, min(_BATCHES, len(y) // _LEAST))
+    found = training_bias(room.model, region.x, y, region.budget, method=method, batches=batches, seed=seed)
     return {
         "cosine of both gradients": found.cosine,
         "bias, share of the gradient": found.relative,

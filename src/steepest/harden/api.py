@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from steepest.attacks.fitting import admits
-from steepest.basis.errors import ModelError, UsageError
+from steepest.basis.errors import ModelError, UsageError, unknown
 from steepest.basis.progress import Progress, Silent, Tracker
 from steepest.budgets.catalogue import kind_of
 from steepest.budgets.contract import Budget
@@ -16,6 +16,7 @@ from steepest.harden.course import Course
 from steepest.harden.examples import opened
 from steepest.harden.library import METHODS
 from steepest.harden.loop import Hardening, Measure
+from steepest.harden.sentinel import Sentinel
 from steepest.harden.team import Team
 from steepest.harden.training import Hardened, Training, trained
 from steepest.harden.watch import Watch
@@ -23,6 +24,10 @@ from steepest.models.model import Model
 
 REMEDIES = ("n-fgsm", "pgd(steps=2)", "pgd")
 """What takes over when a watch asks for a return, in this order, as far as it was not at work."""
+
+
+UNWATCHED = ("plain", "noise", "ibp", "crown-ibp")
+"""Methods without a search that training could overfit to."""
 
 
 def hardening(
@@ -45,7 +50,7 @@ def hardening(
     channels_last: bool = False,
     ema: float | None = None,
     swa: float | None = None,
-    watch: Watch | None = None,
+    watch: Watch | str | None = "sentinel",
     remedies: Sequence[str] = REMEDIES,
     measure: Measure | None = None,
     every: int = 0,
@@ -64,7 +69,8 @@ def hardening(
         epochs, batch_size, lr, schedule, momentum, weight_decay, seed, held_out, patience, augment, precision, ema,
             swa: see `steepest.harden.course.Course`.
         channels_last: keep images with their channels last in memory, which is faster on GPUs.
-        watch: looks at every step; may ask for a return or an end.
+        watch: looks at every step; may ask for a return or an end. "sentinel": `steepest.harden.sentinel.Sentinel()`,
+            for methods that train on points which a search found.
         remedies: methods that take over after a return.
         measure, every: called after every `every`-th epoch for numbers of one's own, kept with the epoch.
         team: several processes, see `steepest.harden.several`.
@@ -100,7 +106,9 @@ def hardening(
         remedies=tuple(each for each in remedies if _serves(each, budget)),
     )
     model = _trainable(module)
-    return Hardening(model, opened(data), course, watch=watch, measure=measure, every=every, team=team)
+    return Hardening(
+        model, opened(data), course, watch=_watching(watch, method), measure=measure, every=every, team=team
+    )
 
 
 def harden(
@@ -123,7 +131,7 @@ def harden(
     channels_last: bool = False,
     ema: float | None = None,
     swa: float | None = None,
-    watch: Watch | None = None,
+    watch: Watch | str | None = "sentinel",
     remedies: Sequence[str] = REMEDIES,
     measure: Measure | None = None,
     every: int = 0,
@@ -181,7 +189,7 @@ def harden(
         model=_trainable(module),
         data=opened(data),
         course=course,
-        watch=watch,
+        watch=_watching(watch, method),
         measure=measure,
         every=every,
         devices=devices,
@@ -190,6 +198,19 @@ def harden(
         save_every=save_every,
     )
     return trained(asked, progress or Silent(), trackers)
+
+
+def _watching(watch: Watch | str | None, method: str) -> Watch | None:
+    """Return the watch that was asked for.
+
+    Raises:
+        UsageError: a name that is not "sentinel".
+    """
+    if watch is None or not isinstance(watch, str):
+        return watch
+    if watch != "sentinel":
+        raise unknown("watch", watch, ["sentinel"], "Or give an object with `look`, or None.")
+    return None if method.partition("(")[0].strip() in UNWATCHED else Sentinel()
 
 
 def fitting(method: str, budget: Budget) -> str:

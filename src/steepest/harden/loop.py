@@ -29,7 +29,7 @@ from steepest.models.model import Model
 from steepest.models.state import untouched
 
 Measure = Callable[[Classroom, Region, Tensor], Mapping[str, float]]
-"""(room, region around some held-out examples, their labels) → numbers, by name."""
+"""(room, region around at most 128 training examples, their labels) → numbers, by name."""
 
 MOST_RETURNS = 3
 SLOWER = 0.1
@@ -180,6 +180,8 @@ class Hardening:
         x = self._fetched(self._ids[:2])
         self._budget = course.budget.fitted((len(self.data), *x.shape[1:]))
         require_limits(self._budget.rows(self._ids[:1]), self._model, x[:1])
+        if course.augment != "none":
+            varied(x, self._ids[:2], course.seed, 0)
         classes = self._model.logits(x).shape[1]
         least, most = int(self.data.labels.min()), int(self.data.labels.max())
         if least < 0 or most >= classes:
@@ -317,7 +319,7 @@ class Hardening:
             better = all(each.held is None or robust > each.held.robust for each in self.epochs)
             held = Held(clean=clean, robust=robust, best=better)
         if self._measure is not None and self._every and (epoch + 1) % self._every == 0:
-            ids = (self._held if len(self._held) else self._ids)[:_MEASURED]
+            ids = shuffled(self._ids, course.seed, epoch)[:_MEASURED]
             region = Region(self._budget.rows(ids), self._model.box, self._fetched(ids))
             with untouched(None, seed=self._drawn()):
                 numbers = dict(self._measure(self.room, region, self.data.labels[ids].to(self._place)))

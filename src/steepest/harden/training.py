@@ -126,7 +126,8 @@ def _described(watch: Watch | None) -> str:
     """Its class and its plain settings: a text that is the same in another process."""
     if watch is None:
         return "none"
-    plain = [f"{name}={value!r}" for name, value in vars(watch).items() if isinstance(value, str | int | float | None)]
+    held = {name: value for name, value in vars(watch).items() if not name.startswith("_")}
+    plain = [f"{name}={value!r}" for name, value in held.items() if isinstance(value, str | int | float | None)]
     return f"{type(watch).__qualname__}({', '.join(plain)})"
 
 

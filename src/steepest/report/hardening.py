@@ -53,7 +53,7 @@ def render(record: Mapping[str, Any]) -> str:
             compared=_compared(after, before, _start(known)),
             curve=_against(after, before, _start(known)),
             start=_start(known),
-            asked=[(key.replace("_", " "), value) for key, value in known["asked"].items() if key not in _SKIPPED],
+            asked=[*_asked(known), *(("note", note) for note in known["notes"])],
             spent=_spent(training),
             style=page.style(),
         )
@@ -89,11 +89,15 @@ def warnings(record: Mapping[str, Any]) -> list[str]:
         found.append("No epoch was finished: these are the weights that training began with.")
     elif not training["held_out"]:
         found.append("Nothing was held out, so the weights are the last ones, not the most robust ones.")
-    return [*found, *record["notes"], *wording.blind(record["audit"])]
+    return [*found, *wording.blind(record["audit"])]
 
 
 def _start(record: Mapping[str, Any]) -> str:
     return "the weights it began with" if record["start_trained"] else "the untrained start"
+
+
+def _asked(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), value) for key, value in record["asked"].items() if key not in _SKIPPED]
 
 
 def _measured(training: Mapping[str, Any]) -> bool:

@@ -14,10 +14,11 @@ class TensorBoard:
     """A `Tracker` that writes event files; see them with `tensorboard --logdir`."""
 
     def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._folder = folder / "tensorboard"
 
     def begin(self, name: str, asked: Mapping[str, str]) -> None:
         """See `Tracker.begin`."""
+        self._writer = SummaryWriter(str(self._folder))
         rows = "\n".join(f"| {key} | {value} |" for key, value in asked.items())
         self._writer.add_text(name, f"| asked | |\n| --- | --- |\n{rows}")
 
