@@ -14,6 +14,10 @@ from steepest.basis.errors import SteepestError
 
 OK, CRASH, USAGE, GATE_FAILED, UNBELIEVABLE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 10, 11, 12, 130
 
+CONTINUES = "the same command continues where it stopped"
+NOTHING = "nothing was written"
+"""What Ctrl-C leaves behind."""
+
 P = ParamSpec("P")
 
 

@@ -146,19 +146,20 @@ def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> t
     examples = _Examples.of(settings, asked, source)
     model = _opened(settings, source, terminal)
     out = Path(settings.out) if settings.out else default_folder(settings, " ".join(["harden", *asked.words()]))
-    found = _trained(model, examples.learnt, budget, settings, asked, out, terminal)
+    command = shlex.join([*shlex.split(command_line(["harden"], settings)), *asked.words()])
+    order = _Order(settings=settings, asked=asked, budget=budget, out=out, command=command, terminal=terminal)
+    found = _trained(model, examples.learnt, order)
     folder, network = Folder(out), model.network
     assert isinstance(network, nn.Module)
     files = {
         "weights": folder.write_weights(WEIGHTS, core_of(network).state_dict()),
         "history": folder.write(HISTORY, (json.dumps(found.to_record(), indent=1) + "\n").encode()),
     }
-    command = shlex.join([*shlex.split(command_line(["harden"], settings)), *asked.words()])
-    ask = partial(_audited, examples.audited(), budget, settings, command, terminal)
-    after = ask(model, out / "audit", f"{settings.model} hardened")
+    ask = partial(_audited, order, examples.audited())
+    after = ask(model, "audit", f"{settings.model} hardened")
     begun = copy.deepcopy(network)
     put(begun, folder.start() or {})
-    before = ask(Model(begun, model.box, facts=model.facts), out / "start", f"{settings.model} at the start")
+    before = ask(Model(begun, model.box, facts=model.facts), "start", f"{settings.model} at the start")
     files |= {"page": out / hardening.PAGE, "audit": out / "audit", "start": out / "start"}
     record = {
         "model": settings.model,
@@ -176,6 +177,19 @@ def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> t
         "files": {name: str(path) for name, path in files.items()},
     }
     return record, bool(found.stopped) and "patience=" not in found.stopped
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What the whole command was asked."""
+
+    settings: Settings
+    asked: Asked
+    budget: Budget
+    out: Path
+    command: str
+    terminal: console.Terminal
 
 
 @final
@@ -279,15 +293,14 @@ def _opened(settings: Settings, source: Source, terminal: console.Terminal) -> M
     return model
 
 
-def _trained(
-    model: Model, data: Part, budget: Budget, settings: Settings, asked: Asked, out: Path, terminal: console.Terminal
-) -> Hardened:
+def _trained(model: Model, data: Part, order: _Order) -> Hardened:
+    settings, asked = order.settings, order.asked
     weights = "" if settings.weights is None else f" with {model.facts.sha256[:16]}"
     remedies = [each for each in asked.remedy if each != STOP]
     return harden(
         model,
         data,
-        budget,
+        order.budget,
         method=asked.method,
         epochs=asked.epochs,
         batch_size=settings.batch() or BATCH,
@@ -308,40 +321,32 @@ def _trained(
         every=asked.bias_every,
         remedies=remedies,
         devices=asked.devices,
-        out=out,
+        out=order.out,
         name=f"{settings.model}{weights}",
-        progress=terminal,
-        trackers=trackers_of(asked.track, out),
+        progress=order.terminal,
+        trackers=trackers_of(asked.track, order.out),
     )
 
 
-def _audited(
-    data: tuple[Tensor, Tensor],
-    budget: Budget,
-    settings: Settings,
-    command: str,
-    terminal: console.Terminal,
-    model: Model,
-    out: Path,
-    name: str,
-) -> AuditRun:
+def _audited(order: _Order, data: tuple[Tensor, Tensor], model: Model, folder: str, name: str) -> AuditRun:
+    settings = order.settings
     network = model.network.eval() if isinstance(model.network, nn.Module) else model.network
     facts = replace(model.facts, source=name, sha256=fingerprint(network))
-    terminal.say(f"auditing {name}")
+    order.terminal.say(f"auditing {name}")
     found = audit(
         Model(network, model.box, facts=facts),
         data,
-        budget,
+        order.budget,
         preset=settings.preset,
         attacks=settings.attacks,
         objective=settings.objective,
-        out=out,
+        out=order.out / folder,
         seed=settings.seed,
         assure=settings.assure,
         diagnose=settings.diagnose,
         allow_chance=True,
-        command=command,
-        progress=terminal,
+        command=order.command,
+        progress=order.terminal,
     )
     report(found)
     return found

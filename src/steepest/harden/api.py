@@ -138,7 +138,6 @@ def harden(
     devices: int = 1,
     out: str | Path | None = None,
     name: str | None = None,
-    save_every: float = 120.0,
     progress: Progress | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> Hardened:
@@ -152,7 +151,6 @@ def harden(
         devices: so many processes or GPUs train together, by Lightning Fabric (an extra); `out` is then needed.
         out: the training's folder; nothing is written if left out.
         name: of the network, for records and for telling trainings apart; its class if left out.
-        save_every: seconds between two checkpoints inside an epoch.
         progress, trackers: told what happens.
         Others: as `hardening`.
 
@@ -185,7 +183,7 @@ def harden(
         swa=swa,
         remedies=tuple(each for each in remedies if _serves(each, budget)),
     )
-    asked = Training(
+    training = Training(
         model=_trainable(module),
         data=opened(data),
         course=course,
@@ -195,9 +193,8 @@ def harden(
         devices=devices,
         folder=None if out is None else Path(out),
         name=name,
-        save_every=save_every,
     )
-    return trained(asked, progress or Silent(), trackers)
+    return trained(training, progress or Silent(), trackers)
 
 
 def _watching(watch: Watch | str | None, method: str) -> Watch | None:

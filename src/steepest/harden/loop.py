@@ -126,8 +126,8 @@ class Hardening:
         with untouched(None, seed=self._drawn()):
             taught = self._method.teach(self.room, lesson)
         sign = self._team.told(self._looked(lesson, taught) if self._team.first else None)
-        step = _step(self.number, epoch, taught, lesson.y, rate, time.perf_counter() - begin, self.method)
-        step = replace(step, sign=sign)
+        seconds = time.perf_counter() - begin
+        step = replace(_step(taught, lesson, epoch, rate), seconds=seconds, method=self.method, sign=sign)
         self.number += 1
         self._steps.append(step)
         self._shown.stepped()
@@ -279,8 +279,8 @@ class Hardening:
         self.seen.append(Seen(step=step.number, epoch=step.epoch, sign=sign, done=done))
 
     def _moment(self) -> State:
-        more = {"number": self.number, "method": self.method, "slower": self._slower, "shown": self._shown.state()}
-        return kept_moment(self.room, self.network, **more)
+        more = {"method": self.method, "slower": self._slower, "shown": self._shown.state()}
+        return kept_moment(self.room, self.network, number=self.number, more=more)
 
     def _go_back(self, state: State) -> None:
         put_moment(self.room, self.network, state)
@@ -338,19 +338,18 @@ def _finite(state: State) -> bool:
     return all(bool(torch.isfinite(each).all()) for each in state["weights"].values() if each.is_floating_point())
 
 
-def _step(number: int, epoch: int, taught: Taught, y: Tensor, rate: float, seconds: float, method: str) -> Step:
-    clean = None if taught.clean is None else _right(taught.clean, y)
+def _step(taught: Taught, lesson: Lesson, epoch: int, rate: float) -> Step:
     return Step(
-        number=number,
+        number=lesson.number,
         epoch=epoch,
         loss=taught.loss,
-        robust=_right(taught.outputs, y),
-        clean=clean,
+        robust=_right(taught.outputs, lesson.y),
+        clean=None if taught.clean is None else _right(taught.clean, lesson.y),
         lr=rate,
         forwards=taught.forwards,
         backwards=taught.backwards,
-        seconds=seconds,
-        method=method,
+        seconds=0.0,
+        method="",
     )
 
 

@@ -34,13 +34,14 @@ def finite(network: nn.Module) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
 
-def kept_moment(room: Classroom, network: nn.Module, **more: Any) -> State:
-    """Return copies of weights, optimiser and what the method keeps; `more` stands beside them."""
+def kept_moment(room: Classroom, network: nn.Module, *, number: int, more: State | None = None) -> State:
+    """Return copies of weights, optimiser and what the method keeps, the number of the step, and `more` beside them."""
     return {
         "weights": tensors_of(network),
         "optimiser": copy.deepcopy(room.optimiser.state_dict()),
         "kept": {name: tensor.detach().clone() for name, tensor in room.kept.items()},
-        **more,
+        "number": number,
+        **(more or {}),
     }
 
 

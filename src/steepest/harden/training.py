@@ -25,6 +25,9 @@ from steepest.harden.team import Alone, Team
 from steepest.harden.watch import Watch
 from steepest.models.model import Model
 
+_SAVED = 120.0
+"""Seconds between two checkpoints inside an epoch."""
+
 _TOLD = 50
 """Trackers hear of every so many steps."""
 
@@ -89,7 +92,6 @@ class Training:
     devices: int
     folder: Path | None
     name: str | None
-    save_every: float
 
     def loop(self, team: Team) -> Hardening:
         """Return its loop, at the beginning."""
@@ -189,18 +191,18 @@ def _run(team: Team, training: Training, progress: Progress, trackers: Sequence[
     board = _Board(loop, progress, trackers)
     board.begin(asked)
     try:
-        _steps(loop, board, folder, training.save_every)
+        _steps(loop, board, folder)
     finally:
         board.end()
     return loop
 
 
-def _steps(loop: Hardening, board: _Board, folder: Folder | None, save_every: float) -> None:
+def _steps(loop: Hardening, board: _Board, folder: Folder | None) -> None:
     saved = time.monotonic()
     for step in loop:
         board.tell(step)
         closed = bool(loop.epochs) and loop.epochs[-1].steps == loop.number
-        if folder is not None and (closed or loop.ended or time.monotonic() - saved >= save_every):
+        if folder is not None and (closed or loop.ended or time.monotonic() - saved >= _SAVED):
             folder.keep(loop.state())
             saved = time.monotonic()
 
