@@ -45,6 +45,12 @@ class Hardened:
         stopped: why training ended early; "" if it did not.
         held_out: ids of the examples that were not trained on.
         folder: with the checkpoint; None where nothing was written.
+
+    >>> import torch, steepest as st
+    >>> x, net = torch.rand(64, 4, generator=torch.Generator().manual_seed(0)), nn.Linear(4, 2)
+    >>> found = st.harden(net, (x, (x[:, 0] > 0.5).long()), st.Linf(0.05), epochs=2, batch_size=16)
+    >>> len(found.epochs), net.training
+    (2, False)
     """
 
     network: nn.Module
@@ -87,8 +93,7 @@ class Training:
     data: Examples
     course: Course
     watch: Watch | None
-    measure: Measure | None
-    every: int
+    measured: tuple[Measure | None, int]
     devices: int
     folder: Path | None
     name: str | None
@@ -100,8 +105,8 @@ class Training:
             self.data,
             self.course,
             watch=self.watch,
-            measure=self.measure,
-            every=self.every,
+            measure=self.measured[0],
+            every=self.measured[1],
             team=team,
         )
 
@@ -118,7 +123,7 @@ class Training:
             **self.course.record(),
             "box": repr(self.model.box),
             "watch": _described(self.watch),
-            "every": str(self.every),
+            "every": str(self.measured[1]),
             "devices": str(self.devices),
             "steepest": VERSION,
         }
