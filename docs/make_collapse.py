@@ -17,10 +17,10 @@ from steepest.harden.sentinel import Sentinel
 PAGE = Path(__file__).parent / "collapse.md"
 PICTURE = Path(__file__).parent / "img" / "collapse.svg"
 SEEDS = 3
-WAYS = {"fgsm": "#d55e00", "n-fgsm": "#0072b2", "grad-align": "#009e73", "fgsm + sentinel": "#7a3e8e"}
+WAYS = {"fgsm": "#d55e00", "n-fgsm": "#0072b2", "grad-align(weight=2)": "#009e73", "fgsm + sentinel": "#7a3e8e"}
 """Ways of training, and their colours."""
 WIDE, HIGH, LEFT, TOP = 300, 220, 44, 34
-BETWEEN, LABELS = 60, 120
+BETWEEN, LABELS = 60, 150
 
 
 def run(way: str, seed: int) -> Run:

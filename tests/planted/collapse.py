@@ -52,7 +52,7 @@ class Run:
 
     points: list[Point]
     signs: list[tuple[int, Sign]]
-    sentinel: Sentinel | None
+    network: nn.Module
 
     @property
     def best(self) -> float:
@@ -79,7 +79,8 @@ def _smooth(count: int, gen: torch.Generator) -> Tensor:
     """`count` smooth images whose values have mean square 1."""
     coarse = torch.randn(count, 1, 4, 4, generator=gen)
     fine: Tensor = interpolate(coarse, size=SIDE, mode="bicubic", align_corners=False)
-    return fine / fine.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1) * SIDE
+    size: Tensor = fine.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    return fine * (SIDE / size)
 
 
 def network(seed: int, width: int = 24) -> nn.Module:
@@ -135,4 +136,4 @@ def trained(method: str, seed: int, *, sentinel: Sentinel | None = None, every: 
             teacher = METHODS.build(sign.method)
         if (number + 1) % every == 0:
             points.append(worth(model, data, number + 1))
-    return Run(points=points, signs=signs, sentinel=sentinel)
+    return Run(points=points, signs=signs, network=net)

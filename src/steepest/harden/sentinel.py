@@ -25,6 +25,7 @@ GAP, TURN, LEAD = "gap", "alignment", "lead"
 _PROBE = 11
 _MEMORY = 0.8
 """Weight of the past in running levels: about the last five looks, or steps."""
+_TURN = 0.75
 _PASSES = 8
 """Of a look: five forwards and three backwards."""
 
@@ -71,10 +72,11 @@ class Sentinel:
 
     The loss at the training points costs nothing to see; where it falls suddenly, and else every `check_every` steps,
     `examples` of the batch are asked for three signs: FGSM's accuracy above that of two half steps (their worst point)
-    by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below half of the highest that
-    its running level was; FGSM's accuracy at least that at x. Two of them, or the first twice over, are a suspicion,
-    which the whole batch must confirm. A look is five forwards and three backwards over its examples, and is left out
-    where all looks together would pass `share` of the training's passes; the second look of a suspicion never is.
+    by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below ¾ of the highest that
+    its running level was; FGSM's accuracy at least that at x. After one of the first two the next look comes as soon as
+    it may. Two signs, or the first three times over, are a suspicion, which the whole batch must confirm. A look is
+    five forwards and three backwards over its examples, and is left out where all looks together would pass `share` of
+    the training's passes; the second look of a suspicion never is.
 
     Args:
         remedy: the call of the method that takes over, e.g. "n-fgsm", "grad-align", "pgd(steps=2)"; "stop": none, the
@@ -104,10 +106,10 @@ class Sentinel:
         self,
         *,
         remedy: str | None = None,
-        check_every: int = 50,
+        check_every: int = 40,
         examples: int = 32,
         share: float = 0.03,
-        gap: float = 0.15,
+        gap: float = 0.1,
         keep: bool = False,
     ) -> None:
         for name, number in {"check_every": check_every, "examples": examples}.items():
@@ -134,8 +136,9 @@ class Sentinel:
         if not (sudden or lesson.number >= memory.due) or not memory.affords(few, self.share):
             memory.put(room)
             return None
-        memory.due = lesson.number + self.check_every
         found, thresholds = self._looked(room, lesson, memory, few), self._thresholds(memory)
+        gap, turned, _ = _crossed(found, thresholds)
+        memory.due = lesson.number + (1 if gap or turned else self.check_every)
         sign = None
         if _suspicious(found, thresholds):
             self._write(lesson, found, thresholds, few, "looked again")
@@ -145,7 +148,7 @@ class Sentinel:
                 sign = self._sign(lesson, found, thresholds)
         action = "none" if sign is None else "stopped" if sign.answer is Answer.STOP else "rolled back"
         self._write(lesson, found, thresholds, few, action)
-        if sign is None:
+        if not (gap or turned):
             memory.learn(found)
         memory.put(room)
         if sign is None and self._keep:
@@ -172,7 +175,7 @@ class Sentinel:
 
     def _thresholds(self, memory: _Memory) -> dict[str, float]:
         gap = 0.0 if math.isnan(memory.gap) else max(0.0, memory.gap)
-        turn = -math.inf if math.isnan(memory.peak) else memory.peak / 2
+        turn = -math.inf if math.isnan(memory.peak) else _TURN * memory.peak
         return {GAP: gap + self.gap, TURN: turn, LEAD: 0.0}
 
     def _sign(self, lesson: Lesson, found: Look, thresholds: dict[str, float]) -> Sign:
@@ -227,10 +230,13 @@ def look_at(room: Classroom, lesson: Lesson, count: int) -> Look:
     )
 
 
-def _suspicious(found: Look, thresholds: dict[str, float]) -> bool:
+def _crossed(found: Look, thresholds: dict[str, float]) -> tuple[bool, bool, bool]:
     values = found.measured()
-    signs = [values[GAP] >= thresholds[GAP], values[TURN] < thresholds[TURN], values[LEAD] >= thresholds[LEAD]]
-    return sum(signs) >= 2 or values[GAP] >= 2 * thresholds[GAP]
+    return values[GAP] >= thresholds[GAP], values[TURN] < thresholds[TURN], values[LEAD] >= thresholds[LEAD]
+
+
+def _suspicious(found: Look, thresholds: dict[str, float]) -> bool:
+    return sum(_crossed(found, thresholds)) >= 2 or found.measured()[GAP] >= 3 * thresholds[GAP]
 
 
 def _right(found: Evaluation, y: Tensor) -> float:
@@ -258,8 +264,8 @@ class _Memory:
         trained, spent: passes over examples, of the training and of the sentinel.
         due: number of the step after which to look.
         loss, spread: running mean of the loss, and of its distance from that.
-        gap, alignment: running levels of looks that did not end in a sign.
-        peak: the highest level of the alignment: a slow fall takes its level along.
+        gap, alignment: running levels of looks that showed neither of the two signs.
+        peak: the highest level of the alignment: a slow fall would take the level along.
     """
 
     trained: float = 0.0
