@@ -103,7 +103,7 @@ def certify(
     model: o.Model,
     data: o.Data,
     budget: o.Budget = None,
-    method: o.Method = None,
+    method: o.Certifiers = None,
     label: o.Label = None,
     out: o.Out = None,
     limit: o.Limit = None,

@@ -80,7 +80,7 @@ Diagnose = Annotated[
 AllowChance = Annotated[
     bool | None, typer.Option("--allow-chance", help="Go on although the model is no better than chance.")
 ]
-Method = Annotated[
+Certifiers = Annotated[
     str | None, typer.Option(metavar="A,B", help="Names of `steepest list certifiers`: crown if left out.")
 ]
 Gate = Annotated[

@@ -18,7 +18,7 @@ from torch import Tensor
 from steepest.app import console, exports
 from steepest.app.config import Settings, command_line, resolve
 from steepest.app.opening import open_subject
-from steepest.audit.fingerprints import describe, ids_digest
+from steepest.basis.fingerprints import describe, ids_digest
 from steepest.audit.subject import Subject
 from steepest.basis.catalogue import parse_number
 from steepest.basis.errors import UsageError
