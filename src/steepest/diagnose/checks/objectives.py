@@ -34,7 +34,8 @@ def objectives(probe: Probe) -> Judgement:
     """FAIL where the objective at hand breaks over 20 points fewer examples than another, WARN where over 5.
 
     Where the number at hand rests on another one, cross-entropy that is over 20 points behind because it saturates is
-    a WARN: numbers of it would not stand. The difference must exceed two standard errors of the paired counts.
+    a WARN: numbers of it would not stand. The difference must exceed three standard errors of the paired counts,
+    or honest networks are warned of on a few examples.
     """
     rows, own = probe.require_right(), _own(probe)
     names = NAMES if own is None or own in NAMES else (*NAMES, own)
@@ -74,7 +75,7 @@ def _level(probe: Probe, best: Tensor, other: Tensor, name: str, own: str | None
     """Return what it means that the objective `name` breaks `other` where another breaks `best`."""
     lead, either = int(best.sum()) - int(other.sum()), int((best ^ other).sum())
     gap = lead / len(best)
-    if lead <= 2 * math.sqrt(either) or gap <= WARN:
+    if lead <= 3 * math.sqrt(either) or gap <= WARN:
         return Level.PASS
     if name == own:
         return Level.FAIL if gap > FAIL else Level.WARN
