@@ -18,10 +18,10 @@ from torch import Tensor
 from steepest.app import console, exports
 from steepest.app.config import Settings, command_line, resolve
 from steepest.app.opening import open_subject
-from steepest.basis.fingerprints import describe, ids_digest
 from steepest.audit.subject import Subject
 from steepest.basis.catalogue import parse_number
 from steepest.basis.errors import UsageError
+from steepest.basis.fingerprints import describe, ids_digest
 from steepest.basis.progress import Progress
 from steepest.certify.smoothing import Counts, Smoothed, concluded, drawing, most, require
 from steepest.report.wording import count, percent, size
