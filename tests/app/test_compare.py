@@ -117,6 +117,7 @@ def test_a_graph_without_modules_is_one_layer_with_a_name() -> None:
     made = record(2)
     made["models"][0]["anatomy"]["layers"] = [
         {"name": "", "kind": "GraphModule", "flat": None, "fgsm": 0.5, "pgd": 0.6, "random": 0.3}
+        | {"norm": None, "share": None}
     ]
     assert "the whole network" in comparison.render(made)
 

@@ -68,7 +68,7 @@ def kill_one() -> None:
 
 def order_of(**changed: Any) -> Order:
     model = st.load("net.py:make")
-    asked = dict.fromkeys(("attacks", "target", "limit", "sample", "labels", "resize", "device"))
+    asked = dict.fromkeys(("attacks", "certify", "target", "limit", "sample", "labels", "resize", "device"))
     asked |= {"preset": "quick", "objective": "scaled-ce", "seed": 2, "batch_size": 4, "save": True}
     asked |= {"shard_size": 4, "precision": "auto", "assure": 0, "diagnose": True, "allow_chance": False}
     asked |= {"data": "data.npz", "budget": st.Linf(0.1)}

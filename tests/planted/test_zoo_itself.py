@@ -73,6 +73,7 @@ def test_training_is_the_same_each_time() -> None:
 def test_a_defence_costs_little_clean_accuracy(defence: Defence) -> None:
     x, y = points()
     network = defence.make(base())
+    torch.manual_seed(0)  # some defences draw
     assert accuracy(network, x, y) > accuracy(base(), x, y) - 0.08
     if not defence.own_weights:
         assert (predicted(network, x) == predicted(base(), x)).double().mean() > 0.9
