@@ -188,6 +188,48 @@ def test_splitting_decides_small_networks_completely():
         hidden[2].bias.data[0] -= shift
 
 
+class Mixed(nn.Module):
+    """A ReLU behind a step that cannot be split, and beside it a value of the input."""
+
+    def __init__(self, bend: nn.Module, share: float, shift: float) -> None:
+        super().__init__()
+        self.bend, self.share, self.shift = bend, share, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.cat([self.bend(x), x[:, :1] + self.shift], 1).relu()
+        return torch.stack([torch.zeros_like(x[:, 0]), self.share - hidden[:, 0] + 2 * hidden[:, 1]], 1)
+
+
+class Steep(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(5 * x[:, :1])
+
+
+class Larger(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.max_pool2d(x[:, None, None], (1, 2)).flatten(1)
+
+
+@pytest.mark.parametrize("network", [Mixed(Steep(), 0.2, 0.0), Mixed(Larger(), 0.5, 0.5)], ids=["tanh", "maximum"])
+def test_splitting_is_sound_behind_steps_that_stay_relaxed(network):
+    """What a split demands of a relaxed value must cut off no point of its part."""
+    model, x, y = st.Model(network, box=(-1, 1)), torch.zeros(1, 2, dtype=torch.float64), torch.tensor([1])
+    side = torch.linspace(-1, 1, 401, dtype=torch.float64)
+    outputs = network(torch.cartesian_prod(side, side))
+    truth = (outputs[:, 1] - outputs[:, 0]).min()
+    assert truth < -0.1
+    found = CERTIFIERS.build("splitting(seconds=2)").prepared(model, (2,))
+    assert found.lower(st.Region(st.Linf(1.0), model.box, x), y) <= truth
+
+
+def test_numbers_of_python_keep_their_precision():
+    weight = torch.tensor([[1e6, 0.0]], dtype=torch.float64)
+    model = st.Model(lambda x: (x * 0.3) @ weight.to(x), box=(0, 2))
+    x, y = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
+    found = CERTIFIERS.build("ibp").prepared(model, (1,)).lower(st.Region(st.Linf(0.0), model.box, x), y)
+    assert 3e5 - 0.01 < found <= 3e5
+
+
 def test_a_smaller_region_never_has_a_smaller_bound():
     network, shape = NETWORKS["residual"]
     model, x = st.Model(network, box=(0, 1)), torch.rand(3, *shape)

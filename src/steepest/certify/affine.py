@@ -149,7 +149,8 @@ def _matrix(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
 
 def _alike(value: Any, rank: int) -> Tensor:
     """Return a constant beside values of `rank` axes with one row for all examples."""
-    found = value if isinstance(value, Tensor) else torch.tensor(value)
+    # Python's numbers are float64 already, and would be rounded to float32 on the way.
+    found = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     found = found.double()
     if found.ndim < rank:
         return found
@@ -335,6 +336,8 @@ def _pooled(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
         else "kernel_size stride padding ceil_mode count_include_pad divisor_override".split()
     )
     given = [step.given[name] for name in names]
+    if (step.given.get("divisor_override") or 1) < 0:
+        return None  # weights below 0, of which nobody makes an average
     size = [step.given["output_size"]] if "adaptive" in step.op else given
     into, back = (
         (_aten._adaptive_avg_pool2d, _aten._adaptive_avg_pool2d_backward)

@@ -104,9 +104,9 @@ def bounds(prover: Prover, region: Region, y: Tensor, right: Tensor, tolerance: 
 
 
 def sizes(region: Region) -> Tensor:
-    """Return ε in data units, float64 [N]; the largest one of an example that has several."""
+    """Return ε in data units, float64 [N]; the smallest one of an example that has several."""
     epsilon = torch.as_tensor(region.budget.epsilon, dtype=torch.float64, device=region.x.device)
-    return (epsilon.flatten(1).amax(1) if epsilon.ndim > 1 else epsilon).expand(region.x.shape[0])
+    return (epsilon.flatten(1).amin(1) if epsilon.ndim > 1 else epsilon).expand(region.x.shape[0])
 
 
 def require_bounded(region: Region) -> None:

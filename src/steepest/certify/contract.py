@@ -53,7 +53,7 @@ class Bound:
     Attributes:
         gauge: float64 [N], the proven size in units of the budget; 0 where the model is wrong at x or nothing is
             proven. It may exceed 1.
-        radius: float64 [N], the same in data units: gauge times ε (the largest ε of an example with several).
+        radius: float64 [N], the same in data units: gauge times ε (the smallest ε of an example with several).
         margin: float64 [N], the bound of the worst margin inside the budget itself; −∞ where none is known.
         certified: bool [N], nothing inside the budget is classified otherwise than y.
         method: the certifier's call.

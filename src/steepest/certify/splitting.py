@@ -97,8 +97,8 @@ def searched(bounds: Bounds, a: Tensor, values: Tensor, *, seconds: float, steps
     """Return lower bounds of the margins a [R, K] of one example after splitting for so long, [R].
 
     The worst open problem is split first. A margin is proven when all its parts are; the bound that is returned is
-    the least of its parts', so it is never below `values`. Where nothing undecided is left in a part, the network is
-    affine there and a linear program gives its exact minimum.
+    the least of its parts', so it is never below `values`. Where nothing undecided is left in a part, a linear
+    program over it gives the exact minimum, or a lower bound where other steps stay relaxed.
 
     Args:
         bounds: of the one example.

@@ -55,8 +55,10 @@ class Step:
     count: int = 1
 
     def constant(self, name: str) -> Tensor | None:
-        """Return an argument that does not depend on the input, as a tensor; None where it was left out."""
+        """Return an argument that does not depend on the input, as a tensor; None where there is none."""
         value = self.given.get(name)
+        if isinstance(value, Ref):
+            return None
         if value is None or isinstance(value, Tensor):
             return value
         return torch.tensor(value, dtype=torch.float64)
