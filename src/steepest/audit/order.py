@@ -24,7 +24,7 @@ from steepest.basis.version import VERSION
 from steepest.budgets.contract import Budget
 from steepest.budgets.epsilon import largest
 from steepest.budgets.region import Region
-from steepest.certify.api import require_bounded
+from steepest.certify.grounds import require_bounded
 from steepest.models.contract import Objective
 from steepest.models.model import Model, Network
 from steepest.models.objectives import OBJECTIVES, Targeted, objective_of

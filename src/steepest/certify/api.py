@@ -12,6 +12,7 @@ from steepest.budgets.catalogue import kind_of
 from steepest.budgets.contract import Budget
 from steepest.budgets.region import Region
 from steepest.certify.contract import Bound, Certifier, Prover
+from steepest.certify.grounds import require_bounded
 from steepest.certify.library import CERTIFIERS
 from steepest.certify.radius import TOLERANCE, proven_gauge
 from steepest.models.model import Model, Network
@@ -107,21 +108,6 @@ def sizes(region: Region) -> Tensor:
     """Return ε in data units, float64 [N]; the smallest one of an example that has several."""
     epsilon = torch.as_tensor(region.budget.epsilon, dtype=torch.float64, device=region.x.device)
     return (epsilon.flatten(1).amin(1) if epsilon.ndim > 1 else epsilon).expand(region.x.shape[0])
-
-
-def require_bounded(region: Region) -> None:
-    """Refuse a region whose coordinates have no bounds: nothing is true of all of it.
-
-    Raises:
-        UsageError: names budget and box.
-    """
-    low, high = region.budget.hull(region.x)
-    box = region.box.bounds(region.x)
-    if bool((low.isinf() & box[0].isinf()).any()) or bool((high.isinf() & box[1].isinf()).any()):
-        raise UsageError(
-            f"{region.budget!r} bounds no value, and neither does the box {region.box!r}, so nothing can be "
-            "proven. Give the model a box, e.g. st.Model(net, box=(0, 1)), or another budget."
-        )
 
 
 def _certifiers(method: str | Sequence[str]) -> tuple[Certifier, ...]:

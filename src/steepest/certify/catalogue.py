@@ -6,10 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
-from torch import Tensor
-
 from steepest.basis.catalogue import Catalogue, call_text
-from steepest.budgets.region import Region
 from steepest.certify.contract import Certifier, Prover
 from steepest.models.model import Model
 
@@ -55,18 +52,3 @@ def certifier(
         return remembering
 
     return enter
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Strongest:
-    """The best word of several provers: each is sound, so their maximum is."""
-
-    provers: tuple[Prover, ...]
-
-    def lower(self, region: Region, y: Tensor) -> Tensor:
-        """See `Prover.lower`."""
-        best = self.provers[0].lower(region, y)
-        for prover in self.provers[1:]:
-            best = best.maximum(prover.lower(region, y))
-        return best

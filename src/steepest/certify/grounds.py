@@ -59,6 +59,21 @@ class Product:
         return Product(self.low[index], self.high[index])
 
 
+def require_bounded(region: Region) -> None:
+    """Refuse a region whose coordinates have no bounds: nothing is true of all of it.
+
+    Raises:
+        UsageError: names budget and box.
+    """
+    low, high = region.budget.hull(region.x)
+    box = region.box.bounds(region.x)
+    if bool((low.isinf() & box[0].isinf()).any()) or bool((high.isinf() & box[1].isinf()).any()):
+        raise UsageError(
+            f"{region.budget!r} bounds no value, and neither does the box {region.box!r}, so nothing can be "
+            "proven. Give the model a box, e.g. st.Model(net, box=(0, 1)), or another budget."
+        )
+
+
 @final
 class Around:
     """A region, with all real numbers that it holds; its support function is exact for every budget and box.
@@ -68,16 +83,12 @@ class Around:
     """
 
     def __init__(self, region: Region) -> None:
+        require_bounded(region)
         self.region = region
         x = region.x.double()
         low, high = coordinatewise.cut(region.budget.hull(region.x), region.limits())
         self.low, self.high = (x + low).expand_as(x), (x + high).expand_as(x)
         self.boxed = region.budget.separable
-        if not bool((self.low.isfinite() & self.high.isfinite()).all()):
-            raise UsageError(
-                f"{region.budget!r} and {region.box!r} leave a value without bounds, and nothing can be proven about "
-                "all numbers: give the box that inputs live in, e.g. box=(0, 1)."
-            )
 
     def least(self, a: Tensor, owner: Tensor) -> Tensor:
         """See `Ground.least`."""

@@ -13,6 +13,7 @@ from steepest.basis.tensors import flat
 from steepest.certify.affine import Affine, affine_of
 from steepest.certify.curves import Curve, Lines, Slope, curve_of, outwards
 from steepest.certify.grounds import dot
+from steepest.certify.size import hidden_units
 from steepest.certify.walk import graph_of
 from steepest.models.model import Model
 from steepest.models.traced import Graph, Step
@@ -192,7 +193,7 @@ class Network:
     @property
     def neurons(self) -> int:
         """How many values of an example go through bent steps."""
-        return sum(int(torch.Size(self.graph.steps[at].shape).numel()) for at in self.bent)
+        return hidden_units(self.graph)
 
     def source(self, at: int) -> int:
         """Return the one step that bent step `at` takes."""

@@ -14,7 +14,7 @@ from steepest.certify.network import network_of
     "splitting",
     source="Wang et al. 2021",
     cost="that of alpha-crown, and the given seconds of every example that it leaves open",
-    says="never below alpha-crown; complete for piecewise linear networks, if there is time enough",
+    says="never below alpha-crown; complete for networks of ReLUs without pooling by maxima, if there is time enough",
 )
 def splitting(seconds: float = 10.0, steps: int = 10) -> Method:
     """α-CROWN, then ReLUs are split into their two pieces, the dearest first, until all parts are proven.
