@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+from benchmarks.trained import IMAGES, Centred, decoded
+from torch import nn
+
+import steepest as st
+from steepest.diagnose.contract import Family
 from steepest.harden.sentinel import Sentinel
 from steepest.harden.watch import Answer
-from tests.planted.collapse import Run, trained
+from tests.planted.collapse import EPSILON, Run, task, trained
 
 FALL, NEAR, BETTER = 0.2, 50, 0.1
 ALIGNED = "grad-align(weight=2)"
@@ -35,17 +42,50 @@ def collapses_and_is_rescued(seed: int, steps: int) -> tuple[Run, Run]:
     return left, watched
 
 
-def test_fgsm_collapses_and_the_sentinel_brings_it_back() -> None:
-    collapses_and_is_rescued(2, 360)
+def warned(run: Run, seed: int) -> bool:
+    """Whether the panel says of the last network that it learned one step."""
+    data = task(seed)
+    seen = data.x_held[:64], data.y_held[:64]
+    found = st.diagnose(run.network.eval(), seen, st.Linf(EPSILON), checks=("single-step",), seed=seed)
+    return found.verdict.word == Family.ONE_STEP.value
+
+
+def test_fgsm_collapses_the_panel_says_so_and_the_sentinel_brings_it_back() -> None:
+    left, watched = collapses_and_is_rescued(2, 360)
+    assert warned(left, 2) and not warned(watched, 2)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_seed_collapses_and_every_remedy_prevents_it(seed: int) -> None:
-    left, _ = collapses_and_is_rescued(seed, 480)
+    left, watched = collapses_and_is_rescued(seed, 480)
+    assert warned(left, seed) and not warned(watched, seed)
     quiet = Sentinel(remedy="stop")
     for method, sentinel in (("n-fgsm", quiet), (ALIGNED, None)):
         found = trained(method, seed, sentinel=sentinel)
+        assert not warned(found, seed)
         assert found.end.pgd >= left.end.pgd + BETTER
         assert found.end.clean >= 0.8 * left.end.clean
     assert quiet.log and {entry.action for entry in quiet.log} <= {"none", "looked again"}
+
+
+@pytest.mark.full
+def test_a_network_that_collapsed_on_photographs_is_named(shared_data: Path) -> None:
+    """One convolution of 16 filters, CIFAR-10 images, 10/255: FGSM's points end easier than the images themselves."""
+    x, y = decoded(shared_data / IMAGES)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    x, y, x_held, y_held = x[order[256:]], y[order[256:]], x[order[:256]], y[order[:256]]
+    torch.manual_seed(0)
+    net = nn.Sequential(Centred(), nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 1024, 10))
+    budget = st.Linf(10 / 255)
+    for _ in st.hardening(net, (x, y), budget, method="fgsm", epochs=6, lr=0.02, held_out=0.0, watch=None):
+        continue
+    model = st.Model(net.eval())
+    jumped = st.fgsm(model, x_held, y_held, budget, objective="ce")
+    clean, after = ((model.logits(at).argmax(1) == y_held).double().mean() for at in (x_held, jumped))
+    left = st.attack("pgd(steps=20)", model, x_held, y_held, budget)
+    assert after > clean > 0.3 and left.won.double().mean() > 0.95
+    for part in range(4):
+        seen = slice(64 * part, 64 * part + 64)
+        found = st.diagnose(model, (x_held[seen], y_held[seen]), budget, checks=("single-step", "alignment"))
+        assert found.verdict.word == Family.ONE_STEP.value
