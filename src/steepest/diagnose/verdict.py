@@ -75,7 +75,7 @@ def _next(family: Family | None, bad: Sequence[Finding]) -> str:
         return _NEXT[family]
     if bad:
         return bad[0].advice
-    return "Ask the other side: a certificate, or --assure for a bound on what a full protocol would still find."
+    return "Ask the other side: a certificate, or the option assure: a bound on what a full protocol would still find."
 
 
 def _remedies(bad: Sequence[Finding], *, masked: bool) -> tuple[Remedy, ...]:
