@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from steepest.basis.errors import UsageError
 from steepest.basis.streams import Stream
 from steepest.budgets.region import Region
 from steepest.harden.contract import Classroom, Lesson, Taught
-from steepest.harden.sentinel import KEPT, Sentinel, look_at
+from steepest.harden.sentinel import KEPT, Sentinel, look_at, participation
 from steepest.harden.watch import Answer, Sign
 
 SIZE = 0.1
@@ -78,6 +79,40 @@ def test_on_a_line_one_step_is_all_there_is() -> None:
     assert {entry.action for entry in sentinel.log} == {"none"}
 
 
+@pytest.mark.parametrize("carried", [1, 3, 8, 60])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_of_equal_coordinates_among_zeros_participates_their_share(carried: int, size: float) -> None:
+    gradient = torch.zeros(2, 3, 4, 5)
+    gradient.view(2, -1)[0, 60 - carried :] = size
+    gradient.view(2, -1)[0, 60 - carried] *= -1
+    found = participation(gradient)
+    assert float(found[0]) == pytest.approx(carried / 60) and math.isnan(found[1])
+
+
+def test_participation_lies_between_one_coordinate_and_all() -> None:
+    drawn = torch.randn(256, 3072, generator=torch.Generator().manual_seed(0))
+    found = participation(drawn)
+    assert float(found.mean()) == pytest.approx(2 / math.pi, abs=0.005)
+    skewed = participation(drawn**9)
+    assert bool((skewed >= 1 / 3072).all()) and bool((skewed < found).all()) and bool((found <= 1).all())
+
+
+def test_a_look_tells_the_participation_and_accuses_nobody_of_it() -> None:
+    net = nn.Linear(4, 2)
+    room = Classroom(network=net, model=st.Model(net), optimiser=torch.optim.SGD(net.parameters(), lr=0.1))
+    region = Region(st.Linf(SIZE), st.Box(0, 1), torch.full((64, 4), 0.5))
+    lesson = replace(_lesson(0), region=region)
+    sentinel = Sentinel(check_every=1, examples=8, share=0.5)
+    for number, carried in enumerate((4, 4, 1, 0)):
+        with torch.no_grad():
+            net.weight.zero_()
+            net.weight[0, :carried] = 1.0
+        assert sentinel.look(room, replace(lesson, number=number), _taught(lesson)) is None
+    told = [entry for entry in sentinel.log if entry.sign == "participation"]
+    assert [entry.value for entry in told[:-1]] == pytest.approx([1, 1, 0.25]) and math.isnan(told[-1].value)
+    assert {(entry.threshold, entry.action) for entry in told} == {(-math.inf, "none")}
+
+
 def test_a_collapse_is_seen_at_the_next_look_and_undone() -> None:
     room, net = _room()
     sentinel = Sentinel(remedy="n-fgsm", check_every=50, keep=True)
@@ -97,8 +132,10 @@ def test_a_collapse_is_seen_at_the_next_look_and_undone() -> None:
         Answer.ROLL_BACK,
         "n-fgsm",
     ) and "100% right and two half steps 0%" in sign.says
-    assert [entry.action for entry in sentinel.log[-6:]] == ["looked again"] * 3 + ["rolled back"] * 3
-    assert sentinel.log[-1].examples == 64 and sentinel.log[-4].examples == 32
+    assert [entry.action for entry in sentinel.log[-8:]] == ["looked again"] * 4 + ["rolled back"] * 4
+    assert sentinel.log[-1].examples == 64 and sentinel.log[-5].examples == 32
+    # Numbers of a sign are written as JSON, which has no infinity.
+    assert sign.numbers["participation"] == 1 and all(math.isfinite(each) for each in sign.numbers.values())
     assert sentinel.roll_back(room) == good == sentinel.good_step
     assert all(torch.equal(each, before[name]) for name, each in net.state_dict().items())
     assert torch.equal(room.optimiser.state[net.slope]["momentum_buffer"], momentum)
@@ -108,7 +145,7 @@ def test_a_collapse_is_seen_at_the_next_look_and_undone() -> None:
 def test_a_loss_that_falls_at_once_is_looked_into_before_its_turn() -> None:
     room, net = _room()
     sentinel = Sentinel(check_every=1000, remedy="stop")
-    assert _watched(sentinel, room, range(100)) is None and len(sentinel.log) == 3
+    assert _watched(sentinel, room, range(100)) is None and len(sentinel.log) == 4
     with torch.no_grad():
         net.swing.fill_(3.0)
     fired = _watched(sentinel, room, range(100, 110), loss=0.5)
@@ -119,7 +156,7 @@ def test_looks_cost_at_most_three_hundredths_of_the_training() -> None:
     room, net = _room()
     sentinel = Sentinel(check_every=1)
     assert _watched(sentinel, room, range(1000)) is None
-    looks = len(sentinel.log) // 3
+    looks = len(sentinel.log) // 4
     assert net.asked == 5 * 32 * looks  # and three backwards for them
     assert 0.029 < 8 * 32 * looks / (4 * 64 * 1000) <= 0.03
 

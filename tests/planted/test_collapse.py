@@ -13,7 +13,7 @@ import steepest as st
 from steepest.diagnose.contract import Family
 from steepest.harden.sentinel import Sentinel
 from steepest.harden.watch import Answer
-from tests.planted.collapse import EPSILON, Run, task, trained
+from tests.planted.collapse import EPSILON, Run, network, task, trained
 
 FALL, NEAR, BETTER = 0.2, 50, 0.1
 ALIGNED = "grad-align(weight=2)"
@@ -53,6 +53,30 @@ def warned(run: Run, seed: int) -> bool:
 def test_fgsm_collapses_the_panel_says_so_and_the_sentinel_brings_it_back() -> None:
     left, watched = collapses_and_is_rescued(2, 360)
     assert warned(left, 2) and not warned(watched, 2)
+
+
+def hardened(watch: Sentinel | None) -> tuple[st.Hardened, float]:
+    """The house's own loop on the same images at a budget of 0.16, where its steps fall sooner."""
+    data, budget = task(2), st.Linf(0.16)
+    course = {"epochs": 90, "batch_size": 64, "lr": 0.05, "schedule": "piecewise", "seed": 2, "held_out": 0.0}
+    found = st.harden(network(2), (data.x, data.y), budget, method="fgsm", watch=watch, **course)
+    model = st.Model(found.network)
+    broken = st.attack("pgd(steps=10, step=0.25)", model, data.x_held, data.y_held, budget).won
+    return found, 1 - float(broken.double().mean())
+
+
+def test_inside_harden_the_sentinel_hands_over_to_its_remedy() -> None:
+    found, right = hardened(Sentinel(remedy="n-fgsm"))
+    (seen,) = found.seen
+    assert seen.sign.name == "catastrophic overfitting" and "with n-fgsm" in seen.done
+    assert found.method.startswith("n-fgsm") and found.epochs[-1].method == found.method
+    assert len(found.epochs) == 90 and right >= 0.1 + BETTER
+
+
+@pytest.mark.full
+def test_inside_harden_nobody_watches_and_fgsm_ends_in_nothing() -> None:
+    found, right = hardened(None)
+    assert found.seen == () and found.method.startswith("fgsm") and right <= 0.1
 
 
 @pytest.mark.full

@@ -20,8 +20,9 @@ from steepest.models.objectives import CrossEntropy
 KEPT = "watch.sentinel"
 """Where the sentinel remembers: eight numbers, saved with every checkpoint."""
 
-GAP, TURN, LEAD = "gap", "alignment", "lead"
-"""What a look measures: FGSM's accuracy above PGD-2's, cos(∇(x), ∇(x + η)), FGSM's accuracy above that at x."""
+GAP, TURN, LEAD, CARRIED = "gap", "alignment", "lead", "participation"
+"""What a look measures: FGSM's accuracy above PGD-2's, cos(∇(x), ∇(x + η)), FGSM's accuracy above that at x, and the
+share of coordinates that carry ∇(x)."""
 _PROBE = 11
 _MEMORY = 0.8
 """Weight of the past in running levels: about the last five looks, or steps."""
@@ -37,9 +38,9 @@ class Entry:
 
     Attributes:
         step: number of the lesson.
-        sign: "gap", "alignment" or "lead".
+        sign: "gap", "alignment", "lead" or "participation".
         value: what was measured, on how many `examples` of the batch.
-        threshold: from where on it is suspicious.
+        threshold: from where on it is suspicious; −∞ for participation, which is told and accuses nobody.
         action: "none", "looked again" (on the whole batch), "rolled back" or "stopped".
     """
 
@@ -54,16 +55,22 @@ class Entry:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a few examples say: shares of right answers and the alignment of gradients, in the mode of training."""
+    """What a few examples say, in the mode of training: shares of right answers, and how their gradients are made."""
 
     clean: float
     fgsm: float
     pgd: float
     alignment: float
+    participation: float
 
     def measured(self) -> dict[str, float]:
-        """Return the three signs."""
-        return {GAP: self.fgsm - self.pgd, TURN: self.alignment, LEAD: self.fgsm - self.clean}
+        """Return what the log tells, by name."""
+        return {
+            GAP: self.fgsm - self.pgd,
+            TURN: self.alignment,
+            LEAD: self.fgsm - self.clean,
+            CARRIED: self.participation,
+        }
 
 
 @final
@@ -74,9 +81,10 @@ class Sentinel:
     `examples` of the batch are asked for three signs: FGSM's accuracy above that of two half steps (their worst point)
     by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below ¾ of the highest that
     its running level was; FGSM's accuracy at least that at x. After one of the first two the next look comes as soon as
-    it may. Two signs, or the first three times over, are a suspicion, which the whole batch must confirm. A look is
-    five forwards and three backwards over its examples, and is left out where all looks together would pass `share` of
-    the training's passes; the second look of a suspicion never is.
+    it may. Two signs, or the first three times over, are a suspicion, which the whole batch must confirm. The
+    participation ratio of ∇L(x) is told beside them and accuses nobody: it falls in healthy trainings as it does in
+    those that collapse later. A look is five forwards and three backwards over its examples, and is left out where all
+    looks together would pass `share` of the training's passes; the second look of a suspicion never is.
 
     Args:
         remedy: the call of the method that takes over, e.g. "n-fgsm", "grad-align", "pgd(steps=2)"; "stop": none, the
@@ -89,13 +97,13 @@ class Sentinel:
             weights and optimiser once more.
 
     Attributes:
-        log: every sign of every look.
+        log: every number of every look.
 
     Raises:
         UsageError: a number is out of its range.
 
-    Source: signs after Wong, Rice & Kolter 2020, Andriushchenko & Flammarion 2020, Kim, Lee & Lee 2021; the rule is
-    ours.
+    Source: signs after Wong, Rice & Kolter 2020, Andriushchenko & Flammarion 2020, Kim, Lee & Lee 2021; participation
+    after Mehouachi & Jabari 2025; the rule is ours.
 
     >>> sentinel = Sentinel(remedy="n-fgsm")
     >>> sentinel.log
@@ -176,7 +184,7 @@ class Sentinel:
     def _thresholds(self, memory: _Memory) -> dict[str, float]:
         gap = 0.0 if math.isnan(memory.gap) else max(0.0, memory.gap)
         turn = -math.inf if math.isnan(memory.peak) else _TURN * memory.peak
-        return {GAP: gap + self.gap, TURN: turn, LEAD: 0.0}
+        return {GAP: gap + self.gap, TURN: turn, LEAD: 0.0, CARRIED: -math.inf}
 
     def _sign(self, lesson: Lesson, found: Look, thresholds: dict[str, float]) -> Sign:
         values = found.measured()
@@ -184,14 +192,14 @@ class Sentinel:
             f"after step {lesson.number} FGSM leaves {found.fgsm:.0%} right and two half steps {found.pgd:.0%} "
             f"({found.clean:.0%} at x); gradients agree to {found.alignment:.2f}: the training overfits to FGSM"
         )
-        numbers = {**values, **{f"{name} threshold": at for name, at in thresholds.items()}}
+        told = {**values, **{f"{name} threshold": at for name, at in thresholds.items()}}
         stop = self.remedy == "stop"
         return Sign(
             name="catastrophic overfitting",
             says=says,
             answer=Answer.STOP if stop else Answer.ROLL_BACK,
             method=None if stop else self.remedy,
-            numbers=numbers,
+            numbers={name: each for name, each in told.items() if math.isfinite(each)},
         )
 
     def _write(self, lesson: Lesson, found: Look, thresholds: dict[str, float], count: int, action: str) -> None:
@@ -227,7 +235,23 @@ def look_at(room: Classroom, lesson: Lesson, count: int) -> Look:
         fgsm=_right(jumped, y),
         pgd=float((~on_the_way.won & ~ended.won).double().mean()),
         alignment=_alignment(slope, _slope(aside)),
+        participation=float(participation(slope).nanmean()),
     )
+
+
+def participation(gradient: Tensor) -> Tensor:
+    """Return (‖g‖₁/‖g‖₂)²/d of each example, float64 [N] in (0, 1]: the share of coordinates that carry a gradient.
+
+    k equal coordinates among d zeros give k/d, independent Gaussian ones about 2/π. NaN where g = 0.
+
+    Source: Mehouachi & Jabari 2025.
+
+    >>> participation(torch.tensor([[3.0, 0.0, -3.0, 0.0]]))
+    tensor([0.5000], dtype=torch.float64)
+    """
+    rows = flat(gradient).double()
+    ratio: Tensor = rows.abs().sum(1) / rows.norm(dim=1)
+    return ratio.square() / rows.shape[1]
 
 
 def _crossed(found: Look, thresholds: dict[str, float]) -> tuple[bool, bool, bool]:
