@@ -268,7 +268,8 @@ class RunFolder:
     def _read(self, digest: str, shard: Shard) -> pa.Table | None:
         """Return the records of a shard, None unless they are whole and carry the digest."""
         try:
-            found = pq.read_table(pa.BufferReader(self.part(shard).read_bytes()))
+            # Threads of a read that outlive it abort a process which ends just then (arrow issue 33975).
+            found = pq.read_table(pa.BufferReader(self.part(shard).read_bytes()), use_threads=False)
         except (pa.ArrowInvalid, OSError):
             return None
         return found if (found.schema.metadata or {}).get(_PLAN_KEY) == digest.encode() else None
