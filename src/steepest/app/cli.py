@@ -310,14 +310,16 @@ def report(
 @app.command()
 @foreseen(NOTHING)
 def view(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or folders that hold runs.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Folders of runs or trainings, or folders that hold some.")
+    ],
     port: Annotated[int, typer.Option(help="Of this machine; 0 takes a free one.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
 ) -> None:
-    """Serve pages of runs, side by side, to this machine.
+    """Serve pages of runs and trainings to this machine.
 
-    Lists the runs, their numbers, verdicts and the examples that changed from the first to each other one, with a
-    link to each page. Ctrl-C ends it.
+    Lists trainings and runs, side by side: numbers, verdicts and the examples that changed from the first run to each
+    other one, with a link to each page. Ctrl-C ends it.
     """
     from steepest.app.view import run
 
@@ -330,7 +332,7 @@ def runs_list(
     folder: Annotated[str, typer.Argument(metavar="[DIR]", help="The folder that holds runs.")] = "runs",
     as_json: o.AsJson = False,
 ) -> None:
-    """List the runs in a folder."""
+    """List the runs and trainings in a folder."""
     from steepest.app.runs import list_runs
 
     list_runs(folder, as_json=as_json)

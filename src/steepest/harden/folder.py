@@ -8,7 +8,8 @@ import os
 import pickle
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -111,18 +112,26 @@ class Folder:
         Raises:
             DataError: it is damaged.
         """
-        found = sorted(self.path.glob(f"{_PREFIX}*"), key=lambda each: (each.stat().st_mtime_ns, each.name))
-        if not found:
+        last = self._last()
+        if last is None:
             return None
-        try:
-            rest: State = torch.load(found[-1] / STATE, map_location="cpu", weights_only=True)
-            best = load_file(found[-1] / BEST) if rest.pop("judged") else None
-            return {**rest, "weights": load_file(found[-1] / WEIGHTS), "best": best}
-        except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, EOFError) as error:
-            raise DataError(
-                f"the checkpoint {found[-1]} is damaged ({str(error).splitlines()[0]}): delete it, and training starts "
-                "anew."
-            ) from None
+        with _whole(last):
+            rest: State = torch.load(last / STATE, map_location="cpu", weights_only=True)
+            best = load_file(last / BEST) if rest.pop("judged") else None
+            return {**rest, "weights": load_file(last / WEIGHTS), "best": best}
+
+    def progress(self) -> State | None:
+        """Return what the last checkpoint knows of the course (`epochs`, `stopped`, `method`), its weights unread.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        last = self._last()
+        if last is None:
+            return None
+        with _whole(last):
+            rest: State = torch.load(last / STATE, map_location="cpu", weights_only=True, mmap=True)
+            return {name: rest[name] for name in ("epochs", "stopped", "method")}
 
     def start(self) -> dict[str, Tensor] | None:
         """Return the tensors that training began with, or None where they are not written yet.
@@ -150,6 +159,10 @@ class Folder:
         """Write a state dict as safetensors."""
         return self.write(name, save(_portable(state)))
 
+    def _last(self) -> Path | None:
+        found = self.path.glob(f"{_PREFIX}*")
+        return max(found, key=lambda each: (each.stat().st_mtime_ns, each.name), default=None)
+
     def _disk(self, action: Any) -> None:
         try:
             action()
@@ -160,6 +173,18 @@ class Folder:
                     "the same command again."
                 ) from None
             raise UsageError(f"cannot write to {self.path} ({error.strerror or error}): give another --out.") from None
+
+
+@contextmanager
+def _whole(checkpoint: Path) -> Iterator[None]:
+    """Name the checkpoint that cannot be read."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, EOFError) as error:
+        said = str(error).partition("\n")[0]
+        raise DataError(
+            f"the checkpoint {checkpoint} is damaged ({said}): delete it, and training starts anew."
+        ) from None
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
