@@ -295,9 +295,7 @@ app.command()(harden)
 
 @app.command()
 @foreseen(NOTHING)
-def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Outputs = None
-) -> None:
+def report(run: o.Run, output: o.Outputs = None) -> None:
     """Write the page of a finished run again, or other files.
 
     -o page.html, results.json, junit.xml, audit.sarif, summary.md or model.card.md (for a model card); repeatable.
@@ -340,9 +338,7 @@ def runs_list(
 
 @runs.command("show")
 @foreseen(NOTHING)
-def runs_show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], as_json: o.AsJson = False
-) -> None:
+def runs_show(run: o.Run, as_json: o.AsJson = False) -> None:
     """Show the result of a run."""
     from steepest.app.runs import show_run
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import pickle
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from steepest.basis.errors import DataError, IncompleteError, UsageError
+from steepest.basis.disks import flushed, writing
+from steepest.basis.errors import DataError, UsageError
 from steepest.harden.course import differences
 from steepest.harden.moment import State
 
@@ -62,7 +61,8 @@ class Folder:
             raise UsageError(f"{self.path} is a file: give a new or empty folder as --out (out=).")
         if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise UsageError(f"{self.path} is not empty and holds no training: give a new or empty folder as --out.")
-        self._disk(lambda: self.path.mkdir(parents=True, exist_ok=True))
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
         self.write(ASKED, json.dumps({"form": FORM, "asked": dict(asked)}, indent=1, ensure_ascii=False).encode())
 
     def asked(self) -> dict[str, str]:
@@ -85,24 +85,20 @@ class Folder:
         files = {WEIGHTS: save(_portable(state["weights"])), BEST: save(_portable(state["best"] or {}))}
         rest = {key: value for key, value in state.items() if key not in ("weights", "best")}
 
-        def write() -> None:
-            beside.mkdir()
-            for file, content in files.items():
-                _flushed(beside / file, content)
-            with (beside / STATE).open("wb") as stream:
-                torch.save({**rest, "judged": state["best"] is not None}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if (self.path / name).exists():
-                # The same step again, as after a return: until the rename its predecessor has another name.
-                (self.path / name).rename(self.path / f"{name}.old")
-            beside.rename(self.path / name)
-            for entry in self.path.iterdir():
-                if entry.name != name and entry.name.startswith((_PREFIX, _BESIDE)):
-                    shutil.rmtree(entry, ignore_errors=True)
-
+        rest["judged"] = state["best"] is not None
         try:
-            self._disk(write)
+            with self._writing():
+                beside.mkdir()
+                for file, content in files.items():
+                    flushed(beside / file, content)
+                flushed(beside / STATE, lambda stream: torch.save(rest, stream))
+                if (self.path / name).exists():
+                    # The same step again, as after a return: until the rename its predecessor has another name.
+                    (self.path / name).rename(self.path / f"{name}.old")
+                beside.rename(self.path / name)
+                for entry in self.path.iterdir():
+                    if entry.name != name and entry.name.startswith((_PREFIX, _BESIDE)):
+                        shutil.rmtree(entry, ignore_errors=True)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -149,8 +145,9 @@ class Folder:
         """Write a file of the training: a reader sees the old one or the whole new one."""
         beside = self.path / f"{_BESIDE}{secrets.token_hex(4)}"
         try:
-            self._disk(lambda: _flushed(beside, content))
-            self._disk(lambda: beside.replace(self.path / name))
+            with self._writing():
+                flushed(beside, content)
+                beside.replace(self.path / name)
         finally:
             beside.unlink(missing_ok=True)
         return self.path / name
@@ -163,16 +160,8 @@ class Folder:
         found = self.path.glob(f"{_PREFIX}*")
         return max(found, key=lambda each: (each.stat().st_mtime_ns, each.name), default=None)
 
-    def _disk(self, action: Any) -> None:
-        try:
-            action()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise IncompleteError(
-                    f"no space left on the disk of {self.path}: the last checkpoint is kept. Free some space and run "
-                    "the same command again."
-                ) from None
-            raise UsageError(f"cannot write to {self.path} ({error.strerror or error}): give another --out.") from None
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.path, "the last checkpoint")
 
 
 @contextmanager
@@ -192,10 +181,3 @@ def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-
-
-def _flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
