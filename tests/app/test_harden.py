@@ -172,6 +172,9 @@ def test_signs_and_bias_are_on_the_page(course: Path) -> None:
     ("words", "says"),
     [
         (("net.onnx", "data.npz"), ("cannot be trained", "net.py:factory")),
+        (("net.pth", "data.npz"), ("'net.pth' cannot be trained", "holds weights", "--weights")),
+        (("net.py", "data.npz"), ("'net.py' is code", "net.py:make")),
+        (("net.py:make", "data.npz", "--out", "s3://bucket/h"), ("'s3://bucket/h' is no place", "folder on a disk")),
         (("net.py:whole", "data.npz"), ("plain function",)),
         (("net.py:make", "data.npz", "--method", "ngsm"), ("unknown method 'ngsm'", "n-fgsm")),
         (("net.py:make", "data.npz", "--budget", "linf:8"), ("larger than", "8/255")),

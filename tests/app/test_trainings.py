@@ -91,3 +91,8 @@ def test_a_training_names_its_runs_and_shows_its_page(shelves: Path) -> None:
     listed = shelf.page("/") or ""
     assert "1 run, 4 trainings" in listed and "incomplete (epoch 1 of 3" in listed and "damaged (KeyError)" in listed
     assert re.findall(r'href="(/training/\d)', listed) == ["/training/2"]
+
+    # The same command again ends what was interrupted, as if it had not been.
+    assert "continuing after 6 of 18 steps" in answered(*WORDS, *SHORT, "--out", "runs/cut").stderr
+    done, cut = (asked_json("runs", "list", f"runs/{name}")["runs"][0] for name in ("done", "cut"))
+    assert {**cut, "folder": done["folder"]} == done and done["state"] == "finished"

@@ -32,6 +32,20 @@ FORM = 1
 _PREFIX, _BESIDE = "checkpoint-", ".new-"
 
 
+def on_disk(out: str | Path) -> Path:
+    """Return the folder that was named for a training.
+
+    Raises:
+        UsageError: it is a url: checkpoints are renamed into place, which object stores cannot do.
+
+    >>> on_disk("runs/h")
+    PosixPath('runs/h')
+    """
+    if "://" in str(out):
+        raise UsageError(f"{str(out)!r} is no place for a training: give a folder on a disk, and copy it at its end.")
+    return Path(out)
+
+
 @final
 class Folder:
     """Reads and writes a training on a disk.
