@@ -82,5 +82,10 @@ def _audited(folder: Path, history: Mapping[str, Any] | None, epochs: int) -> di
     except SteepestError:
         return {"state": "trained, not audited"}
     ended = "broke off" if stopped and "patience=" not in stopped else "finished"
-    numbers = {"n": summary["n"], "clean": summary["clean_accuracy"], "robust": summary["robust_accuracy"]}
+    numbers = {
+        "budget": summary["budget"],
+        "n": summary["n"],
+        "clean": summary["clean_accuracy"],
+        "robust": summary["robust_accuracy"],
+    }
     return {**numbers, "state": ended if (folder / PAGE).exists() else "trained, no page"}
