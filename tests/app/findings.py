@@ -14,7 +14,7 @@ def picture(kind: str, *series: tuple[str, list[float], list[float]]) -> dict[st
 
 LINES = picture("lines", ("pgd", [1, 10, 100], [0.8, 0.5, 0.4]), (HOSTILE, [1, 10, 100], [0.7, float("nan"), 0.3]))
 BARS = picture("bars", ("ce", [0], [1.0]), ("margin", [1], [0.25]))
-GROUPS = picture("bars", ("fixed", [1, 2], [3, 4]), ("averaged", [1, 2], [5, 8]))
+GROUPS = {**picture("bars", ("fixed", [1, 2], [3, 4]), ("averaged", [1, 2], [5, 8])), "title": "Picture of groups"}
 HISTOGRAM = picture("histogram", ("all", [0.0, 0.1, 0.2], [1, 5, 2]))
 
 

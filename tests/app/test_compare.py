@@ -15,6 +15,7 @@ from steepest.app.compare import named
 from steepest.audit.api import open_run
 from steepest.basis.errors import UsageError
 from steepest.report import comparison, drawing
+from tests.app.conftest import Opened
 from tests.app.material import QUICK, answered, asked_json, refused
 from tests.app.test_report_page import HOSTILE, STYLE, Outline, luminance
 
@@ -168,28 +169,11 @@ def test_lines_stand_out_in_both_themes(theme: int) -> None:
 
 
 @pytest.mark.browser
-def test_browser_opens_it_offline_in_silence(tmp_path: Path) -> None:
-    sync = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("no Chromium on this machine")
-    target = tmp_path / "comparison.html"
-    target.write_text(comparison.render(record(3)), encoding="utf-8")
-    said: list[str] = []
-    asked: list[str] = []
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
-        for width, scheme in ((1200, "light"), (360, "dark")):
-            view = browser.new_context(
-                offline=True, viewport={"width": width, "height": 800}, color_scheme=scheme
-            ).new_page()
-            view.on("console", lambda message: said.append(message.text))
-            view.on("request", lambda request: asked.append(request.url))
-            view.goto(target.as_uri())
-            assert view.evaluate("document.documentElement.scrollWidth") <= width
+def test_browser_opens_it_offline_in_silence(opened: Opened) -> None:
+    html = comparison.render(record(3))
+    for width, scheme in ((1200, "light"), (360, "dark")):
+        with opened(html, width, scheme) as view:
             drawn = "[...document.querySelectorAll('svg[role=img]')].filter(s => s.clientWidth > 0).length"
             assert view.evaluate(drawn) == 3
             line = "getComputedStyle(document.querySelectorAll('.keys svg')[1]).stroke"
             assert view.evaluate(line) == {"light": "rgb(176, 80, 10)", "dark": "rgb(240, 163, 94)"}[scheme]
-        browser.close()
-    assert said == [] and {url for url in asked if not url.startswith("data:")} == {target.as_uri()}

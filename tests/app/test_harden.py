@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from typer.testing import Result
 
 from steepest.report import hardening
+from tests.app.conftest import Opened
 from tests.app.material import ASK, answered, asked_json, refused, steepest
 from tests.architecture.tree import SOURCE
 
@@ -151,9 +152,9 @@ def test_ctrl_c_gives_130(course: Path) -> None:
 def test_a_training_that_breaks_off_says_so_and_gives_12(course: Path) -> None:
     result: Result = steepest(*WORDS, "--out", "run", "--lr", "1e30", "--schedule", "constant")
     assert result.exit_code == 12, result.output
-    assert "not finite" in result.stdout and "robust accuracy" in result.stdout
+    assert "not finite" in result.stdout and "robust accuracy" in result.stdout and "after epoch" not in result.stdout
     page = (course / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Training ended early" in page and "back to the start of epoch 0, then at 0.1 of the learning rate" in page
+    assert "Training ended early" in page and "back to the start of epoch 1, then at 0.1 of the learning rate" in page
     weights = load_file(course / "run" / "hardened.safetensors")
     assert all(bool(each.isfinite().all()) for each in weights.values())
 
@@ -171,6 +172,9 @@ def test_signs_and_bias_are_on_the_page(course: Path) -> None:
     ("words", "says"),
     [
         (("net.onnx", "data.npz"), ("cannot be trained", "net.py:factory")),
+        (("net.pth", "data.npz"), ("'net.pth' cannot be trained", "holds weights", "--weights")),
+        (("net.py", "data.npz"), ("'net.py' is code", "net.py:make")),
+        (("net.py:make", "data.npz", "--out", "s3://bucket/h"), ("'s3://bucket/h' is no place", "folder on a disk")),
         (("net.py:whole", "data.npz"), ("plain function",)),
         (("net.py:make", "data.npz", "--method", "ngsm"), ("unknown method 'ngsm'", "n-fgsm")),
         (("net.py:make", "data.npz", "--budget", "linf:8"), ("larger than", "8/255")),
@@ -217,7 +221,7 @@ def record() -> dict[str, Any]:
         {
             "epoch": at, "steps": 10 * (at + 1), "loss": 1.0, "robust": 0.1 * at, "clean": None, "lr": 0.1,
             "forwards": 20, "backwards": 20, "seconds": 1.5, "method": "fgsm()",
-            "held": {"clean": 0.5, "robust": 0.3, "best": at == 1}, "numbers": {"<b>bias</b>": 0.5},
+            "held": {"clean": 0.5, "robust": 0.3, "best": at == 1}, "numbers": {"<b>bias</b>": -0.08 * at},
         }
         for at in range(3)
     ]  # fmt: skip
@@ -259,3 +263,21 @@ def test_a_page_of_what_went_wrong(change: dict[str, Any]) -> None:
             epoch["held"] = None
     page = hardening.render(found)
     assert "Know this first" in page and hardening.sentences(found)
+
+
+OVERLAPPING = """[...document.querySelectorAll('svg')].filter(each => each.clientWidth).flatMap(svg => {
+    const boxes = [...svg.querySelectorAll('text')].map(each => [each.textContent, each.getBoundingClientRect()]);
+    return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
+        p.left < q.right && q.left < p.right && p.top < q.bottom && q.top < p.bottom).map(([b]) => [a, b]));
+})"""
+
+
+@pytest.mark.browser
+def test_browser_shows_the_page_in_silence_with_and_without_scripts(opened: Opened) -> None:
+    html = hardening.render(record())
+    for width, scheme, scripts in ((1200, "light", False), (360, "dark", True)):
+        with opened(html, width, scheme, java_script_enabled=scripts) as view:
+            drawn = "[...document.querySelectorAll('svg[role=img]')].filter(s => s.clientWidth > 0).length"
+            assert view.evaluate(drawn) == 3 and view.evaluate(OVERLAPPING) == []
+            ink = view.evaluate("getComputedStyle(document.querySelector('h1')).color")
+            assert ink == {"light": "rgb(28, 32, 36)", "dark": "rgb(232, 234, 236)"}[scheme]

@@ -18,6 +18,7 @@ from PIL import Image
 from steepest.basis.errors import ContractError, DataError, UsageError
 from steepest.report import charts, drawing, gallery, page, tables, wording
 from steepest.report.contract import Table, Triple
+from tests.app.conftest import Opened
 
 EPSILON = 8 / 255
 HOSTILE = '<script>alert("1")</script>'
@@ -398,31 +399,11 @@ def test_text_contrast_is_aa(theme: int) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (360, "dark")])
-def test_browser_opens_it_offline_in_silence(html: str, tmp_path: Path, width: int, scheme: str) -> None:
-    sync = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("no Chromium on this machine")
-    target = tmp_path / "report.html"
-    target.write_text(html, encoding="utf-8")
-    said: list[str] = []
-    asked: list[str] = []
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
-        view = browser.new_context(
-            offline=True, viewport={"width": width, "height": 800}, color_scheme=scheme
-        ).new_page()
-        view.on("console", lambda message: said.append(message.text))
-        view.on("pageerror", lambda error: said.append(str(error)))
-        view.on("request", lambda request: asked.append(request.url))
-        view.goto(target.as_uri())
-        wide = view.evaluate("document.documentElement.scrollWidth")
+def test_browser_opens_it_offline_in_silence(html: str, opened: Opened, width: int, scheme: str) -> None:
+    with opened(html, width, scheme) as view:
         pictures = view.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
         drawn = view.evaluate("[...document.querySelectorAll('svg[role=img]')].filter(s => s.clientWidth > 0).length")
-        browser.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [target.as_uri()]
-    assert wide <= width and pictures == [8] * 9 and drawn == 3
+    assert pictures == [8] * 9 and drawn == 3
 
 
 def test_what_could_not_be_measured_is_neither_robust_nor_at_most() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from html import unescape
-from pathlib import Path
 
 import pytest
 
 from steepest.report import diagnosis, findings, page, plots, scenery
 from steepest.report.side_by_side import Entry, compare
 from tests.app import findings as made
+from tests.app.conftest import Opened
 from tests.app.test_report_page import NAMES, Outline, manifest, summary, triples
 
 
@@ -198,24 +198,9 @@ def test_runs_are_compared_example_by_example() -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (360, "light")])
-def test_browser_shows_it_in_silence(html: str, tmp_path: Path, width: int, scheme: str) -> None:
-    sync = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("no Chromium on this machine")
-    target = tmp_path / "report.html"
-    target.write_text(html, encoding="utf-8")
-    said: list[str] = []
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
-        context = browser.new_context(
-            offline=True, java_script_enabled=True, viewport={"width": width, "height": 800}, color_scheme=scheme
-        )
-        view = context.new_page()
-        view.on("console", lambda message: said.append(message.text))
-        view.goto(target.as_uri())
+def test_browser_shows_it_in_silence(html: str, opened: Opened, width: int, scheme: str) -> None:
+    with opened(html, width, scheme) as view:
         view.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-        wide = view.evaluate("document.documentElement.scrollWidth")
         drawn = view.evaluate(
             "[...document.querySelectorAll('.plot svg[role], .view svg[role]')].map(s => s.clientWidth)"
         )
@@ -223,7 +208,7 @@ def test_browser_shows_it_in_silence(html: str, tmp_path: Path, width: int, sche
         view.emulate_media(media="print")
         hidden = view.evaluate("getComputedStyle(document.querySelector('nav')).display")
         before = view.evaluate("getComputedStyle(document.querySelector('#why')).breakBefore")
-        browser.close()
-    assert said == [] and wide <= width and len(drawn) == 8 and min(drawn) > 60
+        view.emulate_media(media="screen")
+    assert len(drawn) == 8 and min(drawn) > 60
     assert label == ("rgb(255, 143, 133)" if scheme == "dark" else "rgb(179, 38, 30)")
     assert hidden == "none" and before == "page"  # on paper the first page is the summary

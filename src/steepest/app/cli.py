@@ -295,9 +295,7 @@ app.command()(harden)
 
 @app.command()
 @foreseen(NOTHING)
-def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], output: o.Outputs = None
-) -> None:
+def report(run: o.Run, output: o.Outputs = None) -> None:
     """Write the page of a finished run again, or other files.
 
     -o page.html, results.json, junit.xml, audit.sarif, summary.md or model.card.md (for a model card); repeatable.
@@ -310,14 +308,16 @@ def report(
 @app.command()
 @foreseen(NOTHING)
 def view(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or folders that hold runs.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Folders of runs or trainings, or folders that hold some.")
+    ],
     port: Annotated[int, typer.Option(help="Of this machine; 0 takes a free one.")] = 8000,
     browse: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
 ) -> None:
-    """Serve pages of runs, side by side, to this machine.
+    """Serve pages of runs and trainings to this machine.
 
-    Lists the runs, their numbers, verdicts and the examples that changed from the first to each other one, with a
-    link to each page. Ctrl-C ends it.
+    Lists trainings and runs, side by side: numbers, verdicts and the examples that changed from the first run to each
+    other one, with a link to each page. Ctrl-C ends it.
     """
     from steepest.app.view import run
 
@@ -330,7 +330,7 @@ def runs_list(
     folder: Annotated[str, typer.Argument(metavar="[DIR]", help="The folder that holds runs.")] = "runs",
     as_json: o.AsJson = False,
 ) -> None:
-    """List the runs in a folder."""
+    """List the runs and trainings in a folder."""
     from steepest.app.runs import list_runs
 
     list_runs(folder, as_json=as_json)
@@ -338,9 +338,7 @@ def runs_list(
 
 @runs.command("show")
 @foreseen(NOTHING)
-def runs_show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")], as_json: o.AsJson = False
-) -> None:
+def runs_show(run: o.Run, as_json: o.AsJson = False) -> None:
     """Show the result of a run."""
     from steepest.app.runs import show_run
 

@@ -32,7 +32,7 @@ from steepest.harden.api import REMEDIES, fitting, harden
 from steepest.harden.bias import training_bias
 from steepest.harden.contract import Classroom
 from steepest.harden.examples import MOST_HELD, split
-from steepest.harden.folder import Folder
+from steepest.harden.folder import Folder, on_disk
 from steepest.harden.moment import put
 from steepest.harden.trackers import trackers_of
 from steepest.harden.training import Hardened
@@ -139,13 +139,14 @@ def show(record: Mapping[str, Any]) -> None:
 def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> tuple[dict[str, Any], bool]:
     """Look at what is cheap to refuse before anything large is opened; return the record, and whether it broke off."""
     _require_trainable(settings.model)
+    out = on_disk(settings.out) if settings.out else None
     budget = one_budget(settings, terminal)
     fitting(asked.method, budget)
     settings.batch()
     source = open_source(settings)
     examples = _Examples.of(settings, asked, source)
     model = _opened(settings, source, terminal)
-    out = Path(settings.out) if settings.out else default_folder(settings, " ".join(["harden", *asked.words()]))
+    out = out or default_folder(settings, " ".join(["harden", *asked.words()]))
     command = shlex.join([*shlex.split(command_line(["harden"], settings)), *asked.words()])
     order = _Order(settings=settings, asked=asked, budget=budget, out=out, command=command, terminal=terminal)
     found = _trained(model, examples.learnt, order)
@@ -267,9 +268,17 @@ def core_of(network: nn.Module) -> nn.Module:
 def _require_trainable(source: str) -> None:
     if names_factory(source) and not Path(source).exists():
         return
+    ending = Path(source).suffix.lower()
+    if ending == ".py":
+        raise UsageError(f"{source!r} is code: say which function of it builds the network, as in {source}:make.")
+    why = (
+        "such a file holds weights, not the code that uses them"
+        if ending in (".pt", ".pth", ".ckpt", ".safetensors")
+        else "an exported file holds a fixed graph, its batch norms folded and its dropout gone"
+    )
     raise UsageError(
-        f"{source!r} cannot be trained: an exported file holds a fixed graph, its batch norms folded and its dropout "
-        "gone. Give the network's own code, net.py:factory, and its weights with --weights; export what comes out."
+        f"{source!r} cannot be trained: {why}. Give the network's own code, net.py:factory, and its weights with "
+        "--weights; export what comes out."
     )
 
 

@@ -35,6 +35,7 @@ MaybeData = Annotated[
         show_default=False,
     ),
 ]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Budget = Annotated[str | None, typer.Option(metavar="KIND:SIZE", help=_EXAMPLE_BUDGET)]
 Preset = Annotated[str | None, typer.Option(help="quick, standard (the default) or thorough.")]
 Attacks = Annotated[str | None, typer.Option(help="Instead of a preset's: 'fgsm, pgd(steps=50, restarts=2)'.")]

@@ -1,4 +1,4 @@
-"""`steepest view`: the pages of runs, served to this machine alone."""
+"""`steepest view`: the pages of runs and trainings, served to this machine alone."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Lock
 from typing import final
 
 from markupsafe import escape
 
-from steepest.app import console
+from steepest.app import console, trainings
 from steepest.audit.api import AuditRun, open_run
 from steepest.audit.places import Place, place_of
 from steepest.audit.store import RunFolder
 from steepest.basis.errors import SteepestError, UsageError
+from steepest.report.hardening import PAGE
 from steepest.report.page import render
 from steepest.report.run import triples
-from steepest.report.side_by_side import Entry, compare
+from steepest.report.side_by_side import Entry, Training, compare
 
 HOST = "127.0.0.1"
 _NAMES = ("localhost", HOST)
@@ -31,15 +33,15 @@ _HEADERS = {
 
 
 def run(runs: Sequence[str], *, port: int, browse: bool) -> None:
-    """Serve runs, or the runs in folders, until Ctrl-C, which is the ordinary end.
+    """Serve runs and trainings, or those in folders, until Ctrl-C, which is the ordinary end.
 
     Raises:
-        UsageError: a folder holds no run, or the port is taken.
+        UsageError: a folder holds neither, or the port is taken.
     """
     shelf = Shelf([place for given in runs for place in runs_in(given)])
     with server(shelf, port) as serving:
-        address = f"http://localhost:{serving.server_port}/"
-        console.say(f"{address} shows {len(shelf.places)} run{'' if len(shelf.places) == 1 else 's'}; Ctrl-C ends it")
+        address = f"http://localhost:{serving.server_port}{_front(runs)}"
+        console.say(f"{address} shows {shelf.says()}; Ctrl-C ends it")
         if browse:
             webbrowser.open(address)
         try:
@@ -49,7 +51,7 @@ def run(runs: Sequence[str], *, port: int, browse: bool) -> None:
 
 
 def runs_in(given: str) -> list[Place]:
-    """Return the run in a folder, or the runs in its folders.
+    """Return the run or the training in a folder, with its two runs, or those in its folders.
 
     Raises:
         UsageError: there is none.
@@ -58,10 +60,18 @@ def runs_in(given: str) -> list[Place]:
     if (root / "manifest.json").exists():
         return [root]
     inside: list[Place] = sorted(root.iterdir(), key=str) if root.is_dir() else []
-    places = [entry for entry in inside if entry.is_dir() and (entry / "manifest.json").exists()]
+    entries = [root, *(entry for entry in inside if entry.is_dir())]
+    places = [each for each in entries if trainings.holds_training(each) or (each / "manifest.json").exists()]
     if not places:
         raise UsageError(f"{given!r} holds no run: give the folder of a run, or one that holds runs.")
     return places
+
+
+def _front(runs: Sequence[str]) -> str:
+    """Where a reader begins: at the page of the only training that was named, else at the list."""
+    only = place_of(runs[0])
+    alone = len(runs) == 1 and trainings.holds_training(only) and (only / PAGE).exists()
+    return f"/training/0/{PAGE}" if alone else "/"
 
 
 def server(shelf: Shelf, port: int) -> ThreadingHTTPServer:
@@ -79,12 +89,22 @@ def server(shelf: Shelf, port: int) -> ThreadingHTTPServer:
 
 @final
 class Shelf:
-    """The pages of some runs by their path; a finished run's page is made once, at its first request."""
+    """The pages of some runs and trainings by their path.
+
+    A finished run's page is made once, at its first request; a training's is the one in its folder.
+    """
 
     def __init__(self, places: Sequence[Place]) -> None:
-        self.places = tuple(dict.fromkeys(places))
+        given = tuple(dict.fromkeys(places))
+        self.trainings = tuple(each for each in given if isinstance(each, Path) and trainings.holds_training(each))
+        self.places = tuple(each for each in given if each not in self.trainings)
         self._made: dict[str, str] = {}
         self._lock = Lock()
+
+    def says(self) -> str:
+        """Return how much there is, in words."""
+        counts = {"run": len(self.places), "training": len(self.trainings)}
+        return " and ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items() if n)
 
     def page(self, path: str) -> str | None:
         """Return the page at a path, None where there is none.
@@ -96,12 +116,19 @@ class Shelf:
         if path == "/":
             return self._comparison()
         asked = path.rstrip("/")
+        if asked in (kept := self._kept()):
+            return _read(kept[asked])
         if asked not in makers:
             return None
         with self._lock:  # two requests at once would draw the same page twice
             if asked not in self._made:
                 self._made[asked] = makers[asked]()
             return self._made[asked]
+
+    def _kept(self) -> dict[str, Path]:
+        """The page of every training and of its runs, so placed that its links lead from one to the other."""
+        names = (PAGE, *(f"{name}/{PAGE}" for name in trainings.AUDITS))
+        return {f"/training/{n}/{name}": folder / name for n, folder in enumerate(self.trainings) for name in names}
 
     def _comparison(self) -> str:
         entries, unfinished = list[Entry](), list[tuple[str, str]]()
@@ -110,13 +137,28 @@ class Shelf:
                 entries.append(_entry(open_run(place), f"/run/{number}"))
             except SteepestError as error:
                 unfinished.append((str(place), str(error)))
-        return compare(entries, unfinished)
+        trained = [
+            Training(
+                name=str(folder),
+                link=f"/training/{n}/{PAGE}" if (folder / PAGE).exists() else "",
+                known=trainings.row(folder),
+            )
+            for n, folder in enumerate(self.trainings)
+        ]
+        return compare(entries, unfinished, trained)
 
 
 def _entry(opened: AuditRun, link: str) -> Entry:
     manifest = RunFolder(opened.folder).manifest()
     name = str(opened.folder)
     return Entry(name=name, link=link, summary=opened.summary, manifest=manifest, records=opened.records())
+
+
+def _read(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{page} is not written yet: run the same `steepest harden` again to its end.") from None
 
 
 def _page(place: Place) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from pyarrow import fs
 
+from steepest.basis.disks import flushed
 from steepest.basis.errors import IncompleteError, UsageError
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -171,7 +172,7 @@ def write(place: Place, content: bytes | Callable[[IO[bytes]], object]) -> None:
         return
     beside = _beside(place)
     try:
-        _fill(beside, content)
+        flushed(beside, content)
         beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
@@ -190,7 +191,7 @@ def create(place: Place, content: bytes) -> bool:
         return True
     beside = _beside(place)
     try:
-        _fill(beside, content)
+        flushed(beside, content)
         place.hardlink_to(beside)
     except FileExistsError:
         return False
@@ -206,13 +207,6 @@ def create(place: Place, content: bytes) -> bool:
 def _beside(place: Path) -> Path:
     # Not the process's number: two machines on one file system may have the same.
     return place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _fill(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
-    with path.open("wb") as stream:
-        stream.write(content) if isinstance(content, bytes) else content(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _filled(content: Callable[[IO[bytes]], object]) -> bytes:

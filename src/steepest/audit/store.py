@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from steepest.audit import places
 from steepest.audit.contract import RECORD, SCHEMA_VERSION, Plan, Stage, mended_key, sample_key
 from steepest.audit.merging import ASSURANCE, MENDED, merged
 from steepest.audit.places import Place, StorePath, place_of
+from steepest.basis.disks import writing
 from steepest.basis.errors import DataError, IncompleteError, UsageError
 
 Shard = int | Literal["mended", "assured"]
@@ -97,9 +97,11 @@ class RunFolder:
     def begin(self, manifest: dict[str, Any]) -> None:
         """Create the folder and its manifest; the manifest that another process put there in the meantime stays."""
         if isinstance(self.path, Path):
-            for part in ("results", "artifacts"):
-                _disk(partial((self.path / part).mkdir, parents=True, exist_ok=True), self.path)
-        _disk(partial(places.create, self.manifest_path, _text(manifest)), self.path)
+            with writing(self.path):
+                for part in ("results", "artifacts"):
+                    (self.path / part).mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            places.create(self.manifest_path, _text(manifest))
 
     def amend(self, manifest: dict[str, Any]) -> None:
         """Put another manifest in place: the same run, asked for more when its shards are there."""
@@ -227,7 +229,8 @@ class RunFolder:
 
     def write(self, place: Place, content: bytes | Callable[[IO[bytes]], object]) -> None:
         """Write a file of the run: a reader sees the old one or the whole new one."""
-        _disk(partial(places.write, place, content), self.path)
+        with writing(self.path):
+            places.write(place, content)
 
     @property
     def _diagnosis_path(self) -> Place:
@@ -268,7 +271,8 @@ class RunFolder:
     def _read(self, digest: str, shard: Shard) -> pa.Table | None:
         """Return the records of a shard, None unless they are whole and carry the digest."""
         try:
-            found = pq.read_table(pa.BufferReader(self.part(shard).read_bytes()))
+            # Threads of a read that outlive it abort a process which ends just then (arrow issue 33975).
+            found = pq.read_table(pa.BufferReader(self.part(shard).read_bytes()), use_threads=False)
         except (pa.ArrowInvalid, OSError):
             return None
         return found if (found.schema.metadata or {}).get(_PLAN_KEY) == digest.encode() else None
@@ -281,15 +285,3 @@ def _text(manifest: dict[str, Any]) -> bytes:
 def _harmless(name: str) -> bool:
     """Whether a start that was cut off before its manifest, or is still there, leaves this behind."""
     return name in (".DS_Store", "results", "artifacts") or (name.startswith(".manifest.") and name.endswith(".tmp"))
-
-
-def _disk(action: Callable[[], object], folder: Place) -> None:
-    try:
-        action()
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise IncompleteError(
-                f"no space left on the disk of {folder}: what is finished is kept. Free some space and run the same "
-                "command again."
-            ) from None
-        raise UsageError(f"cannot write to {folder} ({error.strerror or error}): give another --out.") from None

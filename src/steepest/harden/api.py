@@ -14,6 +14,7 @@ from steepest.budgets.catalogue import kind_of
 from steepest.budgets.contract import Budget
 from steepest.harden.course import Course
 from steepest.harden.examples import opened
+from steepest.harden.folder import on_disk
 from steepest.harden.library import METHODS
 from steepest.harden.loop import Hardening, Measure
 from steepest.harden.sentinel import Sentinel
@@ -190,7 +191,7 @@ def harden(
         watch=_watching(watch, method),
         measured=(measure, every),
         devices=devices,
-        folder=None if out is None else Path(out),
+        folder=None if out is None else on_disk(out),
         name=name,
     )
     return trained(training, progress or Silent(), trackers)

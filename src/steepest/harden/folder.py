@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import pickle
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from steepest.basis.errors import DataError, IncompleteError, UsageError
+from steepest.basis.disks import flushed, writing
+from steepest.basis.errors import DataError, UsageError
 from steepest.harden.course import differences
 from steepest.harden.moment import State
 
@@ -30,6 +30,20 @@ ASKED, START, WEIGHTS, BEST, STATE = (
 )
 FORM = 1
 _PREFIX, _BESIDE = "checkpoint-", ".new-"
+
+
+def on_disk(out: str | Path) -> Path:
+    """Return the folder that was named for a training.
+
+    Raises:
+        UsageError: it is a url: checkpoints are renamed into place, which object stores cannot do.
+
+    >>> on_disk("runs/h")
+    PosixPath('runs/h')
+    """
+    if "://" in str(out):
+        raise UsageError(f"{str(out)!r} is no place for a training: give a folder on a disk, and copy it at its end.")
+    return Path(out)
 
 
 @final
@@ -61,7 +75,8 @@ class Folder:
             raise UsageError(f"{self.path} is a file: give a new or empty folder as --out (out=).")
         if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise UsageError(f"{self.path} is not empty and holds no training: give a new or empty folder as --out.")
-        self._disk(lambda: self.path.mkdir(parents=True, exist_ok=True))
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
         self.write(ASKED, json.dumps({"form": FORM, "asked": dict(asked)}, indent=1, ensure_ascii=False).encode())
 
     def asked(self) -> dict[str, str]:
@@ -84,24 +99,20 @@ class Folder:
         files = {WEIGHTS: save(_portable(state["weights"])), BEST: save(_portable(state["best"] or {}))}
         rest = {key: value for key, value in state.items() if key not in ("weights", "best")}
 
-        def write() -> None:
-            beside.mkdir()
-            for file, content in files.items():
-                _flushed(beside / file, content)
-            with (beside / STATE).open("wb") as stream:
-                torch.save({**rest, "judged": state["best"] is not None}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if (self.path / name).exists():
-                # The same step again, as after a return: until the rename its predecessor has another name.
-                (self.path / name).rename(self.path / f"{name}.old")
-            beside.rename(self.path / name)
-            for entry in self.path.iterdir():
-                if entry.name != name and entry.name.startswith((_PREFIX, _BESIDE)):
-                    shutil.rmtree(entry, ignore_errors=True)
-
+        rest["judged"] = state["best"] is not None
         try:
-            self._disk(write)
+            with self._writing():
+                beside.mkdir()
+                for file, content in files.items():
+                    flushed(beside / file, content)
+                flushed(beside / STATE, lambda stream: torch.save(rest, stream))
+                if (self.path / name).exists():
+                    # The same step again, as after a return: until the rename its predecessor has another name.
+                    (self.path / name).rename(self.path / f"{name}.old")
+                beside.rename(self.path / name)
+                for entry in self.path.iterdir():
+                    if entry.name != name and entry.name.startswith((_PREFIX, _BESIDE)):
+                        shutil.rmtree(entry, ignore_errors=True)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -111,18 +122,26 @@ class Folder:
         Raises:
             DataError: it is damaged.
         """
-        found = sorted(self.path.glob(f"{_PREFIX}*"), key=lambda each: (each.stat().st_mtime_ns, each.name))
-        if not found:
+        last = self._last()
+        if last is None:
             return None
-        try:
-            rest: State = torch.load(found[-1] / STATE, map_location="cpu", weights_only=True)
-            best = load_file(found[-1] / BEST) if rest.pop("judged") else None
-            return {**rest, "weights": load_file(found[-1] / WEIGHTS), "best": best}
-        except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, EOFError) as error:
-            raise DataError(
-                f"the checkpoint {found[-1]} is damaged ({str(error).splitlines()[0]}): delete it, and training starts "
-                "anew."
-            ) from None
+        with _whole(last):
+            rest: State = torch.load(last / STATE, map_location="cpu", weights_only=True)
+            best = load_file(last / BEST) if rest.pop("judged") else None
+            return {**rest, "weights": load_file(last / WEIGHTS), "best": best}
+
+    def progress(self) -> State | None:
+        """Return what the last checkpoint knows of the course (`epochs`, `stopped`, `method`), its weights unread.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        last = self._last()
+        if last is None:
+            return None
+        with _whole(last):
+            rest: State = torch.load(last / STATE, map_location="cpu", weights_only=True, mmap=True)
+            return {name: rest[name] for name in ("epochs", "stopped", "method")}
 
     def start(self) -> dict[str, Tensor] | None:
         """Return the tensors that training began with, or None where they are not written yet.
@@ -140,8 +159,9 @@ class Folder:
         """Write a file of the training: a reader sees the old one or the whole new one."""
         beside = self.path / f"{_BESIDE}{secrets.token_hex(4)}"
         try:
-            self._disk(lambda: _flushed(beside, content))
-            self._disk(lambda: beside.replace(self.path / name))
+            with self._writing():
+                flushed(beside, content)
+                beside.replace(self.path / name)
         finally:
             beside.unlink(missing_ok=True)
         return self.path / name
@@ -150,16 +170,24 @@ class Folder:
         """Write a state dict as safetensors."""
         return self.write(name, save(_portable(state)))
 
-    def _disk(self, action: Any) -> None:
-        try:
-            action()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise IncompleteError(
-                    f"no space left on the disk of {self.path}: the last checkpoint is kept. Free some space and run "
-                    "the same command again."
-                ) from None
-            raise UsageError(f"cannot write to {self.path} ({error.strerror or error}): give another --out.") from None
+    def _last(self) -> Path | None:
+        found = self.path.glob(f"{_PREFIX}*")
+        return max(found, key=lambda each: (each.stat().st_mtime_ns, each.name), default=None)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.path, "the last checkpoint")
+
+
+@contextmanager
+def _whole(checkpoint: Path) -> Iterator[None]:
+    """Name the checkpoint that cannot be read."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, EOFError) as error:
+        said = str(error).partition("\n")[0]
+        raise DataError(
+            f"the checkpoint {checkpoint} is damaged ({said}): delete it, and training starts anew."
+        ) from None
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -167,10 +195,3 @@ def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-
-
-def _flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())

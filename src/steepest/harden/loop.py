@@ -235,7 +235,7 @@ class Hardening:
     def _looked(self, lesson: Lesson, taught: Taught) -> Sign | None:
         """Return what is wrong with a step: its loss first, then what the watch sees."""
         if not math.isfinite(taught.loss):
-            return _broken(f"the loss of step {self.number} is {taught.loss}")
+            return _broken(f"the loss of step {self.number + 1} is {taught.loss}")
         if self._watch is None:
             return None
         with untouched(None, seed=self._drawn()):
@@ -268,7 +268,7 @@ class Hardening:
 
     def _back(self, step: Step, sign: Sign, how: str, method: str) -> None:
         self._go_back(self._return)
-        self._note(step, replace(sign, method=method), f"back to the start of epoch {self._at()}, then {how}")
+        self._note(step, replace(sign, method=method), f"back to the start of epoch {self._at() + 1}, then {how}")
         self._method, self._steps = METHODS.build(method), []
         self.epochs = [epoch for epoch in self.epochs if epoch.steps <= self.number]
 
@@ -290,7 +290,7 @@ class Hardening:
     def _closed(self, step: Step) -> Step:
         """Judge the weights at the end of an epoch, keep the best, and remember a good place to return to."""
         if not finite(self.network):
-            sign = _broken(f"a weight is not finite after step {step.number}")
+            sign = _broken(f"a weight is not finite after step {step.number + 1}")
             self._obey(step, sign)
             return replace(step, sign=sign)
         self._shown.closed(self.number / self.total)
@@ -307,7 +307,7 @@ class Hardening:
             self._return = self._moment()
         patience = self.course.patience
         if patience is not None and held is not None and step.epoch - self.best_epoch >= patience:
-            self.stopped = f"no epoch after {self.best_epoch} was more robust, and patience={patience}"
+            self.stopped = f"no epoch after epoch {self.best_epoch + 1} was more robust, and patience={patience}"
         return step
 
     def _judged(self, epoch: int) -> tuple[Held | None, Mapping[str, float]]:

@@ -22,6 +22,8 @@ _ROWS = 200
 _SHARE = {"labelExpr": "format(100 * datum.value, '.0f') + '\u00a0%'", "tickCount": 5}
 
 _SKIPPED = ("budget", "data", "layers", "steepest", "box", "every", "devices")
+_OFF = ("None", "False", "none")
+"""How what was not asked for is written down."""
 
 
 def render(record: Mapping[str, Any]) -> str:
@@ -66,9 +68,8 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     best = next((each for each in training["epochs"] if each["epoch"] == training["best_epoch"]), None)
     held = "" if best is None or best["held"] is None else f", {percent(best['held']['robust'])} robust held out"
     done = len(training["epochs"])
-    found = [
-        f"{training['method']}: {done} epochs; the weights are those after epoch {training['best_epoch'] + 1}{held}"
-    ]
+    kept = f"; the weights are those after epoch {training['best_epoch'] + 1}{held}" if done else ""
+    found = [f"{training['method']}: {done} {'epoch' if done == 1 else 'epochs'}{kept}"]
     found += [f"{each['name']}: {each['says']}; {each['done']}" for each in training["seen"]]
     low, high = after["robust_interval"]
     bound = " at most" if wording.at_most(after) else ""
@@ -97,7 +98,8 @@ def _start(record: Mapping[str, Any]) -> str:
 
 
 def _asked(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), value) for key, value in record["asked"].items() if key not in _SKIPPED]
+    rows = [(key, value) for key, value in record["asked"].items() if key not in _SKIPPED and value not in _OFF]
+    return [(key.replace("_", " "), value) for key, value in rows]
 
 
 def _measured(training: Mapping[str, Any]) -> bool:
@@ -129,12 +131,11 @@ def _course(training: Mapping[str, Any]) -> Chart | None:
             for each, values in known[-_ROWS:]
         ),
     )
-    last = known[-1][1]
-    story = (
-        f"After epoch {len(known)}: {percent(last[HELD])} robust and {percent(last[CLEAN])} clean on held-out examples."
-    )
+    at, last = known[-1]
+    ends = ", ".join(f"{name} {percent(share)}" for name, share in last.items() if measured(share))
+    story = f"After epoch {at['epoch'] + 1}: {ends}."
     layers = [*_drawn(rows, "after epoch", (HELD, CLEAN, TRAINING)), *_rules(training)]
-    return chart("course", "Accuracy over the training", story, table, {"layer": layers}, (340, 300))
+    return chart("course", "Accuracy after each epoch", story, table, {"layer": layers}, (340, 300))
 
 
 def _row(x: float, y: float, series: str) -> Spec:

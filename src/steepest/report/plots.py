@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from steepest.report.contract import Plot, Table
 from steepest.report.wording import MISSING, measured
 
-WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 46, 12, 12, 40
+WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 340, 200, 58, 12, 12, 40
 LOOKS = 6
 """Series look different up to this number; then looks come again."""
 

@@ -32,8 +32,29 @@ class Entry:
     records: Sequence[Mapping[str, Any]]
 
 
-def compare(entries: Sequence[Entry], unfinished: Sequence[tuple[str, str]] = ()) -> str:
-    """Return the page that lists runs and compares all with the first; `unfinished` names the others and their state.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One training beside runs.
+
+    Attributes:
+        name: how the reader knows it, its folder.
+        link: where its page is; "" where there is none yet.
+        known: its row of `steepest runs list --json`; what is missing there is not known.
+    """
+
+    name: str
+    link: str
+    known: Mapping[str, Any]
+
+
+def compare(
+    entries: Sequence[Entry],
+    unfinished: Sequence[tuple[str, str]] = (),
+    trainings: Sequence[Training] = (),
+) -> str:
+    """Return the page that lists runs and trainings, and compares all runs with the first.
+
+    `unfinished` names the other runs and their state.
 
     An example is compared where both runs hold the same input under the same id.
     """
@@ -42,6 +63,8 @@ def compare(entries: Sequence[Entry], unfinished: Sequence[tuple[str, str]] = ()
     return template.render(
         entries=entries,
         unfinished=wording.plain(list(unfinished)),
+        trained=_trained(trainings),
+        links=[(wording.plain(each.name), each.link) for each in trainings if each.link],
         numbers=_numbers(entries),
         checks=_checks(entries),
         changes=[_change(entries[0], other) for other in entries[1:]],
@@ -93,6 +116,22 @@ _ROWS: dict[str, Callable[[Entry], str]] = {
 def _numbers(entries: Sequence[Entry]) -> Table:
     rows = tuple((name, *(row(each) for each in entries)) for name, row in _ROWS.items())
     return Table(caption="Numbers side by side", head=("Measured", *(each.name for each in entries)), rows=rows)
+
+
+def _trained(trainings: Sequence[Training]) -> Table | None:
+    rows = [(each.name, wording.plain(each.known)) for each in trainings]
+    cells = [
+        (
+            wording.plain(name),
+            *(str(known.get(key) or NONE) for key in ("model", "budget", "method")),
+            f"{known['epochs']} of {known['epochs_asked']}" if "epochs" in known else NONE,
+            *(percent(known.get(key)) for key in ("clean", "robust")),
+            known["state"],
+        )
+        for name, known in rows
+    ]
+    head = ("Training", "Model", "Budget", "Method", "Epochs", "Clean accuracy", "Robust accuracy, at most", "State")
+    return Table(caption="What came of each training", head=head, rows=tuple(cells)) if cells else None
 
 
 def _checks(entries: Sequence[Entry]) -> Table | None:
