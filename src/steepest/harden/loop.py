@@ -86,6 +86,7 @@ class Hardening:
         self._method, self._slower = METHODS.build(course.method), 1.0
         self._steps: list[Step] = []
         self._shown = Shown(self.network, course, self._inputs)
+        self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
         self._prepare()
         self._return = self._moment()
 
@@ -215,7 +216,7 @@ class Hardening:
 
     def _lesson(self, epoch: int, place: int, share: float) -> Lesson:
         course = self.course
-        ids = self._team.part(torch.split(shuffled(self._ids, course.seed, epoch), course.batch_size)[place])
+        ids = self._team.part(self._ordered(epoch)[place])
         x = self._fetched(ids)
         if course.augment != "none":
             x = varied(x, ids, course.seed, epoch)
@@ -228,6 +229,13 @@ class Hardening:
             number=self.number,
             share=share,
         )
+
+    def _ordered(self, epoch: int) -> tuple[Tensor, ...]:
+        """Return the batches of an epoch; drawn once for all of its steps, since it takes as long as all examples do."""
+        if self._order[0] != epoch:
+            ids = shuffled(self._ids, self.course.seed, epoch)
+            self._order = epoch, torch.split(ids, self.course.batch_size)
+        return self._order[1]
 
     def _drawn(self) -> int:
         return (self.course.seed * 1_000_003 + self.number) % 2**63
