@@ -201,6 +201,7 @@ class Hardening:
         )
         trained, optimiser = self._team.joined(self.network, plain)
         self._place = next(self.network.parameters()).device
+        self._streams = Stream.of(course.seed, torch.arange(len(self.data), device=self._place))
         room = Classroom(network=trained, model=self._model, optimiser=optimiser, backward=self._team.backward)
         if course.precision == "bf16":
             room.computing = partial(torch.autocast, self._place.type, torch.bfloat16)
@@ -225,7 +226,7 @@ class Hardening:
         return Lesson(
             region=Region(self._budget.rows(ids), self._model.box, x),
             y=self.data.labels[ids].to(self._place),
-            stream=Stream.of(course.seed, ids.to(self._place)).split(self.number),
+            stream=self._streams.rows(ids.to(self._place)).split(self.number),
             number=self.number,
             share=share,
         )
