@@ -71,6 +71,13 @@ class Region:
         """Return the region of factor · budget around the same x; `factor` is a number or one per example [N]."""
         return self._with(self.budget.scaled(factor), self.x)
 
+    def around(self, budget: Budget, x: Tensor) -> Self:
+        """Return the region of a budget that is fitted already around other points of the same type, in the same box.
+
+        What is known of the box is not found out again: for loops over many small batches.
+        """
+        return self._with(budget, x.detach())
+
     def loose(self) -> Self:
         """Return the region that only the box limits (and what the budget freezes): for searches beyond ε."""
         return self.scaled(_FAR)

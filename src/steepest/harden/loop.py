@@ -201,6 +201,7 @@ class Hardening:
         )
         trained, optimiser = self._team.joined(self.network, plain)
         self._place = next(self.network.parameters()).device
+        self._region = Region(self._budget.rows(self._ids[:2]), self._model.box, x.to(self._place))
         self._streams = Stream.of(course.seed, torch.arange(len(self.data), device=self._place))
         room = Classroom(network=trained, model=self._model, optimiser=optimiser, backward=self._team.backward)
         if course.precision == "bf16":
@@ -224,7 +225,7 @@ class Hardening:
         if course.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return Lesson(
-            region=Region(self._budget.rows(ids), self._model.box, x),
+            region=self._region.around(self._budget.rows(ids), x),
             y=self.data.labels[ids].to(self._place),
             stream=self._streams.rows(ids.to(self._place)).split(self.number),
             number=self.number,
@@ -363,7 +364,7 @@ def _step(taught: Taught, lesson: Lesson, epoch: int, rate: float) -> Step:
 
 
 def _right(outputs: Tensor, y: Tensor) -> float:
-    return float((outputs.argmax(1) == y).double().mean())
+    return int((outputs.argmax(1) == y).sum()) / len(y)
 
 
 def _plain(step: Step) -> dict[str, Any]:
