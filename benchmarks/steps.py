@@ -147,9 +147,7 @@ class _Case:
 class _Plain:
     """A plain training loop: one call is one turn."""
 
-    def __init__(
-        self, net: nn.Module, x: Tensor, y: Tensor, step: Callable[[_Plain, Tensor, Tensor], object]
-    ) -> None:
+    def __init__(self, net: nn.Module, x: Tensor, y: Tensor, step: Callable[[_Plain, Tensor, Tensor], object]) -> None:
         self.net, self._x, self._y, self._step = net.train(), x, y, step
         self._optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
         self._order, self._at = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)), 0
@@ -188,7 +186,11 @@ class _Plain:
         return found
 
     def _loss(self, asked: Passes, x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(self.net(torch.cat([x, x])), torch.cat([y, y])) if asked.shared else cross_entropy(self.net(x), y)
+        return (
+            cross_entropy(self.net(torch.cat([x, x])), torch.cat([y, y]))
+            if asked.shared
+            else cross_entropy(self.net(x), y)
+        )
 
     def _turned(self, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
         point = x.detach().requires_grad_()

@@ -26,7 +26,7 @@ def towards(x: Tensor, delta: Tensor) -> Tensor:
     >>> bool(point.double() - x.double() <= 8 / 255)
     True
     """
-    wide = x.double()
+    wide = x.to(torch.float64, copy=True)
     point = (wide + delta).to(x.dtype)
     if x.dtype == torch.float16:
         # Beyond its range lies ∞, which the blend below would turn into NaN.

@@ -26,7 +26,7 @@ from steepest.harden.shown import Shown
 from steepest.harden.team import Alone, Team
 from steepest.harden.watch import Answer, Sign, Watch
 from steepest.models.model import Model
-from steepest.models.state import untouched
+from steepest.models.state import reseed, untouched
 
 Measure = Callable[[Classroom, Region, Tensor], Mapping[str, float]]
 """(room, region around at most 128 training examples, their labels) → numbers, by name."""
@@ -126,7 +126,8 @@ class Hardening:
         # Whatever the network draws, as dropout does, depends on the step alone.
         with untouched(None, seed=self._drawn()):
             taught = self._method.teach(self.room, lesson)
-        sign = self._team.told(self._looked(lesson, taught) if self._team.first else None)
+            seen = self._looked(lesson, taught) if self._team.first else None
+        sign = self._team.told(seen)
         seconds = time.perf_counter() - begin
         step = replace(_step(taught, lesson, epoch, rate), seconds=seconds, method=self.method, sign=sign)
         self.number += 1
@@ -233,7 +234,7 @@ class Hardening:
         )
 
     def _ordered(self, epoch: int) -> tuple[Tensor, ...]:
-        """Return the batches of an epoch; drawn once for all of its steps, since it takes as long as all examples do."""
+        """Return the batches of an epoch, drawn once for all of its steps: that takes as long as all examples do."""
         if self._order[0] != epoch:
             ids = shuffled(self._ids, self.course.seed, epoch)
             self._order = epoch, torch.split(ids, self.course.batch_size)
@@ -243,13 +244,13 @@ class Hardening:
         return (self.course.seed * 1_000_003 + self.number) % 2**63
 
     def _looked(self, lesson: Lesson, taught: Taught) -> Sign | None:
-        """Return what is wrong with a step: its loss first, then what the watch sees."""
+        """Return what is wrong with a step: its loss first, then what the watch sees, which draws for itself."""
         if not math.isfinite(taught.loss):
             return _broken(f"the loss of step {self.number} is {taught.loss}")
         if self._watch is None:
             return None
-        with untouched(None, seed=self._drawn()):
-            return self._watch.look(self.room, lesson, taught)
+        reseed(self._drawn())
+        return self._watch.look(self.room, lesson, taught)
 
     def _obey(self, step: Step, sign: Sign) -> None:
         """Stop, or go back to the last good epoch end and go on from there in another way."""
