@@ -21,11 +21,13 @@ from benchmarks.passes import passes
 from benchmarks.rendering import as_markdown, as_page
 from benchmarks.rivals import rivals
 from benchmarks.startup import startup
+from benchmarks.steps import steps
 from benchmarks.twin import twin
 
 BENCHMARKS: dict[str, Benchmark] = {
     "passes": passes,
     "overhead": overhead,
+    "steps": steps,
     "twin": twin,
     "rivals": rivals,
     "families": families,

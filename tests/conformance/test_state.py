@@ -16,6 +16,7 @@ from steepest.attacks.worst_case import worst_case
 from steepest.basis.errors import ModelError
 from steepest.budgets.linf import Linf
 from steepest.models.model import Model
+from steepest.models.objectives import CrossEntropy
 from tests.conformance import laws
 from tests.conformance.cases import CALLS, GRADIENT, NAMES, Case, case, kind_for
 from tests.conformance.table import ROWS
@@ -41,6 +42,7 @@ USES = {
 }
 USES |= {
     "st.fgsm": lambda f, x, y: fgsm(f, x, y, BUDGET),
+    "Model.slope": lambda f, x, y: Model(f).slope(x, y, CrossEntropy()),
     "st.curve": lambda f, x, y: curve(f, x, y, BUDGET, factors=[0.5, 1.0]),
     "st.worst_case": lambda f, x, y: worst_case(Energy(f), x, BUDGET, recipe="pgd(steps=3)"),
 }
@@ -114,7 +116,7 @@ def test_also_after_an_exception_which_passes_through(use):
     """C14: an attack that fails is an error, never a robust example."""
     network, y, x = stateful(fails_at=2), torch.arange(6) % 3, torch.rand(6, 4)
     before = snapshot(network, x)
-    if use == "st.fgsm":
+    if use in ("st.fgsm", "Model.slope"):
         network.fails_at = 1
     with pytest.raises(ZeroDivisionError, match="the user's own failure"):
         USES[use](network, x, y)

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from steepest.basis.errors import DataError, UsageError
+from steepest.models.contract import Need
 from steepest.models.goals import Misclassified
+from steepest.models.model import Model
 from steepest.models.objectives import (
     DLR,
     OBJECTIVES,
+    CrossEntropy,
     Custom,
     Margin,
     ScaledCrossEntropy,
@@ -207,3 +210,20 @@ def test_labels_that_fitted_once_are_looked_at_again_when_they_or_the_classes_ch
         made[0] = -1
         with pytest.raises(DataError, match="-1"):
             checked(made, outputs)
+
+
+def test_a_slope_is_what_an_evaluation_finds_also_where_it_is_no_number():
+    """Row 1: a gradient without limit under finite outputs; row 2: outputs without limit over a finite gradient."""
+
+    def rooted(x: torch.Tensor) -> torch.Tensor:
+        far = torch.where(x[:, :1] > 0.8, torch.inf, 0.0)
+        return torch.cat([x[:, :1].sqrt() + x[:, 1:], x[:, 1:] * x[:, :1] + far], 1)
+
+    x, y = torch.tensor([[0.5, 0.5], [0.0, 0.5], [0.9, 0.5], [0.2, 0.7]]), torch.tensor([0, 1, 0, 1])
+    for rows in (torch.arange(4), torch.tensor([0, 3])):
+        at, labels = x[rows], y[rows]
+        found = Model(rooted).evaluate(at, labels, CrossEntropy(), need=Need.GRADIENT)
+        outputs, slope = Model(rooted).slope(at, labels, CrossEntropy())
+        assert found.gradient is not None and torch.equal(slope, found.gradient)
+        assert torch.equal(outputs, found.outputs) and not slope.requires_grad
+        assert torch.equal((slope != 0).any(1), (rows != 1) & (rows != 2))

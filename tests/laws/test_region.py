@@ -214,3 +214,13 @@ def test_points_for_training_are_those_of_the_exact_questions_up_to_a_rounding(n
     assert torch.allclose(noise, region.scaled(2.0).sample_clipped(stream, 0), atol=1e-6)
     assert torch.allclose(pushed, region.scaled(2.5).ascend(noise, g.clone(), 0.2), atol=1e-6)
     assert bool(region.box.contains(noise).all()) and bool(region.box.contains(pushed).all())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_region_around_other_points_is_the_one_made_there(name):
+    torch.manual_seed(0)
+    x, g, box = torch.rand(6, 2, 4), torch.randn(6, 2, 4), Box(0, 1)
+    budget = budgets((2, 4), 0.1)[name].fitted(tuple(x.shape))
+    made, moved = Region(budget, box, x), Region(budget.rows(torch.arange(2)), box, x[:2]).around(budget, x)
+    assert torch.equal(made.extreme(g), moved.extreme(g)) and torch.equal(made.project(x + g), moved.project(x + g))
+    assert exactly_inside(moved, moved.project(x + g))

@@ -26,14 +26,14 @@ def towards(x: Tensor, delta: Tensor) -> Tensor:
     >>> bool(point.double() - x.double() <= 8 / 255)
     True
     """
-    wide = x.double()
+    wide = x.to(torch.float64, copy=True)
     point = (wide + delta).to(x.dtype)
     if x.dtype == torch.float16:
         # Beyond its range lies ∞, which the blend below would turn into NaN.
         point.clamp_(-_LARGEST_HALF, _LARGEST_HALF)
     # 1 where a coordinate went too far, else 0: as numbers, since booleans would have to be turned into them. A blend
     # by exactly 0 or 1 is exact, and faster than picking those coordinates out.
-    over = (point.double() - wide).abs_().gt_(delta.abs())
+    over = wide.sub_(point).abs_().gt_(delta.abs())
     return point.lerp_(_step(point, x), over.to(x.dtype))
 
 

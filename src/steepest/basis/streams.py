@@ -86,11 +86,11 @@ class Stream:
     def normal(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return independent standard normal numbers in float64 of shape [N, *shape] (Box & Muller 1958)."""
         first, second = self.uniform(step, (2, *shape)).unbind(1)
-        return (-2 * torch.log1p(-first)).sqrt_() * torch.cos(2 * math.pi * second)
+        return first.neg_().log1p_().mul_(-2).sqrt_().mul_(second.mul_(2 * math.pi).cos_())
 
     def exponential(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return independent Exp(1) numbers in float64 of shape [N, *shape]."""
-        return -torch.log1p(-self.uniform(step, shape))
+        return self.uniform(step, shape).neg_().log1p_().neg_()
 
     def signs(self, step: int | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return −1 and +1 with equal probability in float64, shape [N, *shape]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Self, final
 
@@ -21,7 +22,7 @@ _INWARD = 1 - 2.0**-40
 _FAR = 2.0**20
 """Times ε is farther than any box of the house goes; a power of two, so that nothing is rounded."""
 
-_BLOCK = 2**16
+_BLOCK = 2**17
 """So many numbers per thread are answered at a time in float64: what is in between stays in the processor's cache."""
 
 
@@ -69,6 +70,13 @@ class Region:
     def scaled(self, factor: float | Tensor) -> Self:
         """Return the region of factor · budget around the same x; `factor` is a number or one per example [N]."""
         return self._with(self.budget.scaled(factor), self.x)
+
+    def around(self, budget: Budget, x: Tensor) -> Self:
+        """Return the region of a budget that is fitted already around other points of the same type, in the same box.
+
+        What is known of the box is not found out again: for loops over many small batches.
+        """
+        return self._with(budget, x.detach())
 
     def loose(self) -> Self:
         """Return the region that only the box limits (and what the budget freezes): for searches beyond ε."""
@@ -274,12 +282,13 @@ class Region:
 
     def _blockwise(self, ask: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """Return ask(region, *given), put together from blocks of rows where coordinates do not know each other."""
-        count = self.x.shape[0]
-        size = max(1, _BLOCK * torch.get_num_threads() * count // max(1, self.x.numel()))
-        if count <= size or self.x.device.type != "cpu" or not self.budget.separable:
+        blocks = math.ceil(self.x.numel() / (_BLOCK * torch.get_num_threads()))
+        if blocks < 2 or self.x.device.type != "cpu" or not self.budget.separable:
             return ask(self, *given)
-        blocks = [slice(first, min(first + size, count)) for first in range(0, count, size)]
-        return torch.cat([ask(self._block(rows), *(tensor[rows] for tensor in given)) for rows in blocks])
+        count = self.x.shape[0]
+        size = math.ceil(count / blocks)
+        parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+        return torch.cat([ask(self._block(rows), *(tensor[rows] for tensor in given)) for rows in parts])
 
     def _block(self, rows: slice) -> Self:
         part = self._with(self.budget.rows(torch.arange(rows.start, rows.stop)), self.x[rows])

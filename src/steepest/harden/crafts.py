@@ -14,7 +14,7 @@ from torch.nn.functional import log_softmax
 from steepest.basis.errors import UsageError
 from steepest.budgets.region import Region
 from steepest.harden.contract import Lesson
-from steepest.models.contract import Evaluation, Need, Objective
+from steepest.models.contract import Objective
 from steepest.models.model import Model
 from steepest.models.objectives import CrossEntropy, Custom
 
@@ -119,10 +119,9 @@ class Jump:
     def find(self, model: Model, lesson: Lesson) -> Found:
         """See `Craft.find`."""
         with asking(model, self.craft_mode):
-            found = model.evaluate(lesson.x, lesson.y, CrossEntropy(), need=Need.GRADIENT)
-        slope = gradient_of(found)
+            clean, slope = model.slope(lesson.x, lesson.y, CrossEntropy())
         point = lesson.region.extreme(slope)
-        return Found(point=point, clean=found.outputs, slope=slope, forwards=1, backwards=1)
+        return Found(point=point, clean=clean, slope=slope, forwards=1, backwards=1)
 
 
 @final
@@ -156,8 +155,8 @@ class Climb:
             clean = model.logits(lesson.x) if self.deviates else None
             objective: Objective = CrossEntropy() if clean is None else Custom(_divergence_from(clean))
             for _ in range(self.steps):
-                found = model.evaluate(point, lesson.y, objective, need=Need.GRADIENT)
-                point = self._moved(region, point, gradient_of(found))
+                _, slope = model.slope(point, lesson.y, objective)
+                point = self._moved(region, point, slope)
         if not self.steps:
             point = widened(region, self.reach).project(point)
         return Found(point=point, forwards=self.steps + self.deviates, backwards=self.steps)
@@ -200,12 +199,6 @@ class Nudged:
 def widened(region: Region, factor: float) -> Region:
     """Return the region of a multiple of the budget; of the budget itself the one that has its bounds already."""
     return region if factor == 1 else region.scaled(factor)
-
-
-def gradient_of(found: Evaluation) -> Tensor:
-    """Return the gradient that was asked for; a row that is not finite is zero, so that its point stays."""
-    assert found.gradient is not None
-    return found.gradient
 
 
 def divergence(outputs: Tensor, clean: Tensor) -> Tensor:

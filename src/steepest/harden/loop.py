@@ -26,7 +26,7 @@ from steepest.harden.shown import Shown
 from steepest.harden.team import Alone, Team
 from steepest.harden.watch import Answer, Sign, Watch
 from steepest.models.model import Model
-from steepest.models.state import untouched
+from steepest.models.state import reseed, untouched
 
 Measure = Callable[[Classroom, Region, Tensor], Mapping[str, float]]
 """(room, region around at most 128 training examples, their labels) → numbers, by name."""
@@ -86,6 +86,7 @@ class Hardening:
         self._method, self._slower = METHODS.build(course.method), 1.0
         self._steps: list[Step] = []
         self._shown = Shown(self.network, course, self._inputs)
+        self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
         self._prepare()
         self._return = self._moment()
 
@@ -125,7 +126,8 @@ class Hardening:
         # Whatever the network draws, as dropout does, depends on the step alone.
         with untouched(None, seed=self._drawn()):
             taught = self._method.teach(self.room, lesson)
-        sign = self._team.told(self._looked(lesson, taught) if self._team.first else None)
+            seen = self._looked(lesson, taught) if self._team.first else None
+        sign = self._team.told(seen)
         seconds = time.perf_counter() - begin
         step = replace(_step(taught, lesson, epoch, rate), seconds=seconds, method=self.method, sign=sign)
         self.number += 1
@@ -200,6 +202,8 @@ class Hardening:
         )
         trained, optimiser = self._team.joined(self.network, plain)
         self._place = next(self.network.parameters()).device
+        self._region = Region(self._budget.rows(self._ids[:2]), self._model.box, x.to(self._place))
+        self._streams = Stream.of(course.seed, torch.arange(len(self.data), device=self._place))
         room = Classroom(network=trained, model=self._model, optimiser=optimiser, backward=self._team.backward)
         if course.precision == "bf16":
             room.computing = partial(torch.autocast, self._place.type, torch.bfloat16)
@@ -215,31 +219,38 @@ class Hardening:
 
     def _lesson(self, epoch: int, place: int, share: float) -> Lesson:
         course = self.course
-        ids = self._team.part(torch.split(shuffled(self._ids, course.seed, epoch), course.batch_size)[place])
+        ids = self._team.part(self._ordered(epoch)[place])
         x = self._fetched(ids)
         if course.augment != "none":
             x = varied(x, ids, course.seed, epoch)
         if course.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         return Lesson(
-            region=Region(self._budget.rows(ids), self._model.box, x),
+            region=self._region.around(self._budget.rows(ids), x),
             y=self.data.labels[ids].to(self._place),
-            stream=Stream.of(course.seed, ids.to(self._place)).split(self.number),
+            stream=self._streams.rows(ids.to(self._place)).split(self.number),
             number=self.number,
             share=share,
         )
+
+    def _ordered(self, epoch: int) -> tuple[Tensor, ...]:
+        """Return the batches of an epoch, drawn once for all of its steps: that takes as long as all examples do."""
+        if self._order[0] != epoch:
+            ids = shuffled(self._ids, self.course.seed, epoch)
+            self._order = epoch, torch.split(ids, self.course.batch_size)
+        return self._order[1]
 
     def _drawn(self) -> int:
         return (self.course.seed * 1_000_003 + self.number) % 2**63
 
     def _looked(self, lesson: Lesson, taught: Taught) -> Sign | None:
-        """Return what is wrong with a step: its loss first, then what the watch sees."""
+        """Return what is wrong with a step: its loss first, then what the watch sees, which draws for itself."""
         if not math.isfinite(taught.loss):
             return _broken(f"the loss of step {self.number + 1} is {taught.loss}")
         if self._watch is None:
             return None
-        with untouched(None, seed=self._drawn()):
-            return self._watch.look(self.room, lesson, taught)
+        reseed(self._drawn())
+        return self._watch.look(self.room, lesson, taught)
 
     def _obey(self, step: Step, sign: Sign) -> None:
         """Stop, or go back to the last good epoch end and go on from there in another way."""
@@ -354,7 +365,7 @@ def _step(taught: Taught, lesson: Lesson, epoch: int, rate: float) -> Step:
 
 
 def _right(outputs: Tensor, y: Tensor) -> float:
-    return float((outputs.argmax(1) == y).double().mean())
+    return int((outputs.argmax(1) == y).sum()) / len(y)
 
 
 def _plain(step: Step) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -113,6 +114,21 @@ class Model:
         """Answer the plain question about `x`, by the model's oracles: see `answer`; `goal` is the objective's own."""
         return self.answer(Question(point=x, y=y, objective=objective, goal=goal or objective.goal, need=need))
 
+    def slope(self, x: Tensor, y: Labels, objective: Objective) -> tuple[Tensor, Tensor]:
+        """Return the outputs and the gradient that `evaluate` finds at `x`, for those who judge nothing there.
+
+        Rows in which an output or the gradient is not finite are zero in the gradient.
+        """
+        if self.oracles:
+            found = self.evaluate(x, y, objective, need=Need.GRADIENT)
+            assert found.gradient is not None
+            return found.outputs, found.gradient
+        point = x.detach().requires_grad_()
+        with self.borrowed(), torch.enable_grad():
+            outputs = self._ask(point)
+            slope = _slope(objective.ascent(outputs, y), point, last=True)
+        return outputs.detach(), _usable(outputs.detach(), slope)
+
     def answer(self, question: Question) -> Evaluation:
         """Ask the network, as the model's oracles do it; without any, once.
 
@@ -186,6 +202,15 @@ def _slope(value: Tensor, point: Tensor, *, last: bool) -> Tensor:
     if gradient is None:
         raise ModelError(_NO_GRADIENT)
     return gradient.detach()
+
+
+def _usable(outputs: Tensor, slope: Tensor) -> Tensor:
+    """Return a gradient with zeros in the rows that are not finite."""
+    # One number that is not finite makes a sum that is none. On a GPU looking would take longer than choosing.
+    if not slope.is_cuda and math.isfinite(float(outputs.sum()) + float(slope.sum())):
+        return slope
+    finite = finite_rows(outputs) & finite_rows(slope)
+    return torch.where(expand(finite, slope), slope, 0)
 
 
 def _seen(question: Question, outputs: Tensor) -> Sight:

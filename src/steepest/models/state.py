@@ -49,6 +49,16 @@ def untouched(module: nn.Module | None, seed: int | None = None) -> Iterator[Non
                         buffer.copy_(saved)
 
 
+def reseed(seed: int) -> None:
+    """Start the global generators from a seed; inside `untouched`, which puts them back."""
+    # torch.manual_seed asks every backend of the build, which takes longer than all else here together.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+
+
 def _parts(module: nn.Module) -> list[nn.Module]:
     """Return a module and its parts, each once, as `modules` does, which hands each up through all levels above it."""
     parts, known = [module], {module}
@@ -67,12 +77,7 @@ def _random_states(seed: int | None) -> Iterator[None]:
     saved_cuda = torch.cuda.get_rng_state_all() if cuda else []
     try:
         if seed is not None:
-            # torch.manual_seed asks every backend of the build, which takes longer than all else here together.
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                torch.cuda.manual_seed_all(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            reseed(seed)
         yield
     finally:
         torch.set_rng_state(saved[0])
