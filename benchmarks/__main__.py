@@ -15,6 +15,7 @@ from benchmarks.curve import curve
 from benchmarks.executors import executors
 from benchmarks.families import families
 from benchmarks.gpu import gpu
+from benchmarks.hardening import hardening
 from benchmarks.memory import memory
 from benchmarks.overhead import overhead
 from benchmarks.passes import passes
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "gpu": gpu,
     "cascade": cascade,
     "certificates": certificates,
+    "hardening": hardening,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

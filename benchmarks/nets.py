@@ -1,4 +1,4 @@
-"""The two networks of the speed targets, with random weights: the cost of a pass does not depend on them."""
+"""The networks of the speed targets, with random weights: the cost of a pass does not depend on them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def small_cnn(classes: int = 10) -> nn.Module:
         nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
         nn.Linear(32 * 7 * 7, 100), nn.ReLU(), nn.Linear(100, classes),
     ).eval()  # fmt: skip
+
+
+def small_resnet(classes: int = 10) -> nn.Module:
+    """Return a ResNet of three blocks for 32×32 colour images, 16×16 inside: widths 16, 32, 64."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes),
+    )  # fmt: skip
 
 
 def images(count: int, *shape: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 import steepest as st
 from benchmarks.contract import Result, Row
-from benchmarks.nets import Block, images, small_cnn
+from benchmarks.nets import images, small_cnn, small_resnet
 from benchmarks.timing import Contender, in_turns, rounds_of
 from steepest.harden.library import METHODS
 
@@ -93,16 +93,6 @@ def steps(effort: float = 1.0) -> Result:
         "are of bounds, through every layer by its own rule, and a plain loop has no such pass to compare with.",
         rows=tuple(row for case in cases for row in case.rows()),
     )
-
-
-def small_resnet(classes: int = 10) -> nn.Module:
-    """Return a ResNet of three blocks for 32×32 colour images, 16×16 inside: widths 16, 32, 64."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

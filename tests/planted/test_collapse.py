@@ -95,21 +95,20 @@ def test_every_seed_collapses_and_every_remedy_prevents_it(seed: int) -> None:
 
 @pytest.mark.full
 def test_a_network_that_collapsed_on_photographs_is_named(shared_data: Path) -> None:
-    """One convolution of 16 filters, CIFAR-10 images, 10/255: FGSM's points end easier than the images themselves."""
+    """One convolution of 16 filters, CIFAR-10 images, 16/255: FGSM's points end easier than the images themselves."""
     x, y = decoded(shared_data / IMAGES)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    x, y, x_held, y_held = x[order[256:]], y[order[256:]], x[order[:256]], y[order[:256]]
-    torch.manual_seed(0)
+    held, learnt = order[:256], order[256:4256]
+    torch.manual_seed(1)
     net = nn.Sequential(Centred(), nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 1024, 10))
-    budget = st.Linf(10 / 255)
-    for _ in st.hardening(net, (x, y), budget, method="fgsm", epochs=6, lr=0.02, held_out=0.0, watch=None):
+    budget, data = st.Linf(16 / 255), (x[learnt], y[learnt])
+    for _ in st.hardening(net, data, budget, method="fgsm", epochs=10, lr=0.02, held_out=0.0, watch=None):
         continue
     model = st.Model(net.eval())
-    jumped = st.fgsm(model, x_held, y_held, budget, objective="ce")
-    clean, after = ((model.logits(at).argmax(1) == y_held).double().mean() for at in (x_held, jumped))
-    left = st.attack("pgd(steps=20)", model, x_held, y_held, budget)
-    assert after > clean > 0.3 and left.won.double().mean() > 0.95
-    for part in range(4):
-        seen = slice(64 * part, 64 * part + 64)
-        found = st.diagnose(model, (x_held[seen], y_held[seen]), budget, checks=("single-step", "alignment"))
+    jumped = st.fgsm(model, x[held], y[held], budget, objective="ce")
+    clean, after = ((model.logits(at).argmax(1) == y[held]).double().mean() for at in (x[held], jumped))
+    left = st.attack("pgd(steps=20)", model, x[held], y[held], budget)
+    assert after > clean > 0.2 and left.won.double().mean() > 0.95
+    for seen in held.split(64):
+        found = st.diagnose(model, (x[seen], y[seen]), budget, checks=("single-step", "alignment"))
         assert found.verdict.word == Family.ONE_STEP.value

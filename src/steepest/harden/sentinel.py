@@ -41,7 +41,7 @@ class Entry:
         sign: "gap", "alignment", "lead" or "participation".
         value: what was measured, on how many `examples` of the batch.
         threshold: from where on it is suspicious; −∞ for participation, which is told and accuses nobody.
-        action: "none", "looked again" (on the whole batch), "rolled back" or "stopped".
+        action: "none", "looked again" (at twice as many), "rolled back" or "stopped".
     """
 
     step: int
@@ -81,7 +81,7 @@ class Sentinel:
     `examples` of the batch are asked for three signs: FGSM's accuracy above that of two half steps (their worst point)
     by `gap` more than its running level; cos(∇L(x), ∇L(x + η)), η uniform in the budget, below ¾ of the highest that
     its running level was; FGSM's accuracy at least that at x. After one of the first two the next look comes as soon as
-    it may. Two signs, or the first three times over, are a suspicion, which the whole batch must confirm. The
+    it may. Two signs, or the first three times over, are a suspicion, which twice as many examples must confirm. The
     participation ratio of ∇L(x) is told beside them and accuses nobody: it falls in healthy trainings as it does in
     those that collapse later. A look is five forwards and three backwards over its examples, and is left out where all
     looks together would pass `share` of the training's passes; the second look of a suspicion never is.
@@ -150,8 +150,8 @@ class Sentinel:
         sign = None
         if _suspicious(found, thresholds):
             self._write(lesson, found, thresholds, few, "looked again")
-            found = self._looked(room, lesson, memory, len(lesson.y))
-            few = len(lesson.y)
+            few = min(2 * self.examples, len(lesson.y))
+            found = self._looked(room, lesson, memory, few)
             if _suspicious(found, thresholds):
                 sign = self._sign(lesson, found, thresholds)
         action = "none" if sign is None else "stopped" if sign.answer is Answer.STOP else "rolled back"
@@ -189,7 +189,7 @@ class Sentinel:
     def _sign(self, lesson: Lesson, found: Look, thresholds: dict[str, float]) -> Sign:
         values = found.measured()
         says = (
-            f"after step {lesson.number} FGSM leaves {found.fgsm:.0%} right and two half steps {found.pgd:.0%} "
+            f"after step {lesson.number + 1} FGSM leaves {found.fgsm:.0%} right and two half steps {found.pgd:.0%} "
             f"({found.clean:.0%} at x); gradients agree to {found.alignment:.2f}: the training overfits to FGSM"
         )
         told = {**values, **{f"{name} threshold": at for name, at in thresholds.items()}}
