@@ -72,7 +72,7 @@ def ways(epsilon: float) -> tuple[Way, ...]:
         Way(call="pgd(steps=5)"),
         Way(call="trades(steps=5)"),
         Way(call="mart(steps=5)"),
-        Way(call="awp(method=n-fgsm)"),
+        Way(call="awp(method='n-fgsm')"),
     )
 
 
