@@ -37,7 +37,8 @@ def whole_graph(model: Model, shape: tuple[int, ...]) -> Graph:
     """
     whole = Graph(steps=tuple(_at_hand(step) for step in traced(model, shape).steps))
     x = points(model, shape, _PROBES, 2)
-    said, found = model.logits(x).double().cpu(), outputs(whole, x)
+    # One by one: a graph that mixes examples answers otherwise than the model in a batch.
+    said, found = model.logits(x).double().cpu(), torch.cat([outputs(whole, row) for row in torch.split(x, 1)])
     found = found.log() if model.facts.outputs == "probabilities" else found
     off = float((said - found).abs().max())
     if not off <= _CLOSE * (1 + float(said.abs().max())):
@@ -93,7 +94,14 @@ def _called(step: Step, sources: list[Tensor]) -> Tensor:
         return next(left) if isinstance(given, Ref) else given
 
     call: Any = step.call
-    found = call(**{arg.name: put(step.given[arg.name]) for arg in call._schema.arguments if arg.name in step.given})
+    try:
+        schema = call._schema.arguments
+        found = call(**{arg.name: put(step.given[arg.name]) for arg in schema if arg.name in step.given})
+    except Exception:  # arguments that hold for the traced batch alone raise whatever torch makes of them
+        raise NoCertificateError(
+            f"{step.op} (step {step.name!r}) has no rule, and cannot be repeated on another number of examples: no "
+            "certificate can be given."
+        ) from None
     first: Tensor = found if isinstance(found, Tensor) else found[0]
     return first
 
