@@ -261,12 +261,12 @@ def test_numbers_of_python_keep_their_precision():
 )
 def test_every_part_of_a_value_is_followed(parts):
     torch.manual_seed(0)
-    network, x = nn.Linear(4, 3).double(), torch.rand(5, 4).double()
+    network, x = nn.Linear(4, 3), torch.rand(5, 4)
     model = st.Model(lambda x: network(parts(x)), box=None)
     with torch.no_grad():
         y = network(parts(x)).argmax(1)
-    matrix = network.weight.detach() @ parts(torch.eye(4).double()).mT
-    plain = nn.Linear(4, 3).double()
+    matrix = network.weight.detach() @ parts(torch.eye(4)).mT
+    plain = nn.Linear(4, 3)
     plain.weight.data, plain.bias.data = matrix, network.bias.data
     both = [st.certify(each, x, y, st.L2(0.1), method="linear").gauge for each in (model, st.Model(plain, box=None))]
     torch.testing.assert_close(*both)
