@@ -188,6 +188,17 @@ def test_splitting_decides_small_networks_completely():
         hidden[2].bias.data[0] -= shift
 
 
+@pytest.mark.parametrize("large", [1.5e8, 1e10])
+def test_what_cancels_beyond_rounding_is_refused(large):
+    """In real arithmetic the first output is relu(x); in float64 it is 0."""
+    network = nn.Sequential(nn.Linear(1, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    network[0].weight.data = torch.tensor([[large], [1.0], [large]])
+    network[2].weight.data = torch.tensor([[large, 1.0, -large], [0.0, 0.0, 0.0]])
+    for name in ("crown", "linear", "lipschitz-pairs"):
+        with pytest.raises(NoCertificateError, match="rounding"):
+            CERTIFIERS.build(name).prepared(st.Model(network, box=(0.3, 0.4)), (1,))
+
+
 @pytest.mark.parametrize("seed", [2, 7, 10])
 def test_programs_prove_what_they_say_in_any_unit_of_the_input(seed):
     """In units of 10⁻⁹ the slopes lie below the tolerances of the solver, which cut off the minimum."""
