@@ -21,7 +21,7 @@ _CLOSE = 1e-3
 """How far, relative to the largest output, float32 may be from the graph."""
 
 _CANCELLED = 1e6
-"""So many times larger than its answer the terms of a step may be: bounds are moved outwards by more than that rounds."""
+"""So many times larger than its answer the terms of a step may be: bounds are moved by more than that rounds."""
 
 _PROBES = 5
 """Points at which they are compared; another number than that of a trace."""
