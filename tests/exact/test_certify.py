@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,6 +51,52 @@ def test_the_margin_is_exact_for_many_classes(budget):
     assert bool((bound.margin <= worst.amin(1)).all())
     assert bound.certified.equal(bound.margin > 0) and bound.gauge.equal(bound.certified.double())
     assert float(bound.gauge[3]) == 0
+
+
+def searched_for(name):
+    """A budget whose maximiser is searched for, of 64 values inside [0, 1], and its true support by other means."""
+    torch.manual_seed(0)
+    x, g, vectors = torch.rand(20, 64).double(), torch.randn(20, 64).double(), torch.randn(5, 64)
+    g = torch.where(torch.arange(20)[:, None] < 10, g, torch.where(torch.rand(20, 64) < 0.1, g, 0.0))
+    low, high = -x, 1 - x
+    if name == "three members":
+        budget = st.Intersection(st.Linf(0.1), st.L1(1.5), st.L2(100.0))
+        return budget, x, g, st.L1(1.5).support(g, (low.clamp_min(-0.1), high.clamp_max(0.1)))
+    from scipy.optimize import linprog
+
+    budget, most = st.Subspace(st.Linf(0.5), vectors), []
+    span = vectors.double().numpy()
+    for row, down, up in zip(g, low.clamp_min(-0.5), high.clamp_max(0.5), strict=True):
+        sides = np.concatenate([span.T, -span.T]), torch.cat([up, -down]).numpy()
+        most.append(-linprog(-span @ row.numpy(), A_ub=sides[0], b_ub=sides[1], bounds=(None, None)).fun)
+    return budget, x, g, torch.tensor(most, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["three members", "subspace"])
+def test_a_search_that_ends_below_the_maximum_is_no_bound(name):
+    budget, x, g, most = searched_for(name)
+    for method in ("linear", "crown"):
+        for row in range(len(x)):
+            network = nn.Linear(64, 2, bias=False).double()
+            network.weight.data = torch.stack([torch.zeros(64).double(), g[row]])
+            model, here = st.Model(network, box=(0, 1)), x[row : row + 1]
+            margin = st.certify(model, here, torch.tensor([0]), budget, method=method, radius=False).margin
+            truth = -float(g[row] @ x[row] + most[row])
+            assert truth - 0.1 * float(most[row]) < float(margin) <= truth
+
+
+def test_the_smallest_ceiling_is_never_below_a_point_of_the_set():
+    torch.manual_seed(0)
+    x, g, root = torch.rand(30, 16).double(), torch.randn(30, 16).double(), torch.randn(16, 16).double()
+    matrix = root @ root.T + 0.01 * torch.eye(16)
+    sets = [st.Ellipsoid(size, matrix) for size in (0.1, 1.0, 10.0)]
+    sets += [st.Intersection(st.L1(1.0), st.L2(0.3)), st.Intersection(sets[1], st.Linf(0.1), st.L1(0.8))]
+    sets += [st.Masked(sets[1], torch.arange(16) % 2 == 0)]
+    for budget in sets:
+        region = st.Region(budget, st.Box(0, 1), x)
+        support, ceiling = region.support(g), region.ceiling(g)
+        assert bool((ceiling >= support * (1 - 1e-12)).all())
+        assert float((ceiling / support).median()) < 1 + 1e-6
 
 
 def test_batches_and_methods_add_nothing_and_lose_nothing():

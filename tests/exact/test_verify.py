@@ -157,6 +157,12 @@ def test_a_network_without_rules_is_attacked_and_never_proven() -> None:
     assert never.answer == "unknown" and "no rule for" in never.reason and never.boxes == 0
 
 
+def test_a_network_in_float64_takes_the_inputs_of_the_property() -> None:
+    whole = Model(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double(), None)
+    assert verify(whole, asked("(assert (<= Y_0 1000))", outputs=2), timeout=5).answer == "sat"
+    assert verify(whole, asked("(assert (<= Y_0 -1000))", outputs=2), timeout=5).answer == "unsat"
+
+
 def test_probabilities_are_not_taken_for_the_logits_behind_them() -> None:
     whole = nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)).eval().requires_grad_(False)
     # Probabilities are below 2, logits need not be.

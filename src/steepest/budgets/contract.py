@@ -85,6 +85,19 @@ def is_sparse(budget: Budget) -> bool:
 
 
 @runtime_checkable
+class Iterated(Protocol):
+    """What a set adds whose `extreme` comes from a search that ends near the maximum, so that `support` is below it."""
+
+    def ceiling(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """Return a number that ⟨g, δ⟩ exceeds nowhere in the cut set, float64 [N]."""
+
+
+def ceiling(budget: Budget, g: Tensor, limits: Limits | None = None) -> Tensor:
+    """Return what ⟨g, δ⟩ exceeds nowhere in the cut set, float64 [N]: for proofs, which no search may fall short of."""
+    return budget.ceiling(g, limits) if isinstance(budget, Iterated) else budget.support(g, limits)
+
+
+@runtime_checkable
 class Discrete(Protocol):
     """What a budget of whole changes adds: moves that rounding to the nearest allowed point cannot undo.
 

@@ -12,10 +12,11 @@ from steepest.basis.errors import UsageError
 from steepest.basis.rounding import towards
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand, flat, inner
+from steepest.budgets import coordinatewise
 from steepest.budgets import epsilon as eps
 from steepest.budgets.contract import Limits
 from steepest.budgets.sampling import accepted
-from steepest.budgets.splitting import farthest, nearest, shrunk
+from steepest.budgets.splitting import Projection, farthest, nearest, shares, shrunk
 
 _ATTEMPTS = 12
 """How often a point that its rounding carried outside is pulled back, twice as far each time."""
@@ -88,6 +89,25 @@ class Ellipsoid:
     def support(self, g: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.support`."""
         return inner(g, self.extreme(g.double(), limits))
+
+    def ceiling(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """See `Iterated.ceiling`: ε√(gᵀM⁻¹g), or the sum over one part of g for that and one for the box."""
+        wide, radius = flat(g).double(), self._radius(g)
+        free = self._free_extreme(wide, radius)
+        best = (wide * free).sum(1)
+        if limits is None:
+            return best
+        low, high = (flat(side.expand(g.shape)).double() for side in limits)
+        rest = ((free < low) | (free > high)).any(1).nonzero().squeeze(1)
+        if not rest.numel():
+            return best
+        part, low, high, radius = wide[rest], low[rest], high[rest], radius[rest]
+        ours, theirs = shares(*self._sides(low, high, radius), part, self._longest(low, high, radius))
+        ours_most = (ours * self._free_extreme(ours, radius)).sum(1)
+        met = (ours_most + coordinatewise.support((low, high), theirs)).minimum(
+            coordinatewise.support((low, high), part)
+        )
+        return best.index_copy(0, rest, best[rest].minimum(met))
 
     def project(self, delta: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.project`."""
@@ -194,14 +214,17 @@ class Ellipsoid:
             outside = ((free < low) | (free > high)).any(1).nonzero().squeeze(1)
             if outside.numel():
                 low, high, radius = low[outside], high[outside], self._radius(v)[outside]
-                size = self._axes(v)[1]
-                longest = (radius / size.min().sqrt()).minimum(torch.maximum(-low, high).square().sum(1).sqrt())
-                solve = nearest if pull else farthest
-                _, found = solve(
-                    lambda p: self._onto(p, radius), lambda p: p.clamp(low, high), flat(v).double()[outside], longest
-                )
+                solve, longest = nearest if pull else farthest, self._longest(low, high, radius)
+                _, found = solve(*self._sides(low, high, radius), flat(v).double()[outside], longest)
                 best = free.index_copy(0, outside, found).reshape(v.shape)
         return shrunk(best, self.gauge(best)).to(v.dtype)
+
+    def _sides(self, low: Tensor, high: Tensor, radius: Tensor) -> tuple[Projection, Projection]:
+        return lambda p: self._onto(p, radius), lambda p: p.clamp(low, high)
+
+    def _longest(self, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
+        corner = torch.maximum(-low, high).square().sum(1).sqrt()
+        return (radius / self._axes(low)[1].min().sqrt()).minimum(corner)
 
 
 def _spectrum(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self, final
 
@@ -14,11 +14,12 @@ from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand, flat, inner
 from steepest.budgets import coordinatewise, rounding
 from steepest.budgets import epsilon as eps
-from steepest.budgets.contract import Budget, Limits
+from steepest.budgets.contract import Budget, Limits, ceiling
 from steepest.budgets.sampling import accepted
-from steepest.budgets.splitting import farthest, length, nearest, require_convex, shrunk
+from steepest.budgets.splitting import farthest, length, nearest, require_convex, shares, shrunk
 
 Pair = tuple[Tensor, Tensor]
+Sides = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor, Tensor]
 
 
 @final
@@ -86,6 +87,22 @@ class Intersection:
     def support(self, g: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.support`."""
         return inner(g, self.extreme(g.double(), limits))
+
+    def ceiling(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """See `Iterated.ceiling`: the smallest of the members', or the sum over parts of g for each of them."""
+        wide, members = g.double(), self._scaled
+        answers = [member.extreme(wide, limits) for member in members]
+        best = torch.stack([ceiling(member, wide, limits) for member in members]).amin(0)
+        exact = torch.stack([self.gauge(answer) <= 1 for answer in answers]).any(0)
+        rest = (~exact).nonzero().squeeze(1)
+        if not rest.numel():
+            return best
+        part, held = wide[rest], self.rows(rest)
+        cut = None if limits is None else _rows(limits, wide, rest)
+        size = torch.stack([length(answer[rest]) for answer in answers]).amin(0)
+        parts = held._shared(part, cut, size)
+        met = torch.stack([ceiling(m, p, cut) for m, p in zip(held._scaled, parts, strict=True)]).sum(0)
+        return best.index_copy(0, rest, best[rest].minimum(met))
 
     def project(self, delta: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.project`."""
@@ -163,15 +180,34 @@ class Intersection:
         return best.index_copy(0, rest, _chosen(options, torch.stack(worth))).to(v.dtype)
 
     def _iterated(self, v: Tensor, cut: Limits | None, size: Tensor, solve: Callable[..., Pair]) -> list[Tensor]:
-        """Return the common answer as each member sees it; more than two members meet in a copy of δ for each."""
+        """Return the common answer as each member sees it."""
+        first, second = solve(*self._sides(v, cut, size))
+        if len(self.members) == 2:
+            return [first.reshape(v.shape), second.reshape(v.shape)]
+        return [part.reshape(v.shape) for part in self._copied(second)]
+
+    def _shared(self, g: Tensor, cut: Limits | None, size: Tensor) -> list[Tensor]:
+        """Return parts of g, one for each member, whose sum is g: what each has to pay for at the common answer."""
+        first, second = shares(*self._sides(g, cut, size))
+        count = len(self.members)
+        if count == 2:
+            return [first.reshape(g.shape), second.reshape(g.shape)]
+        parts = [part.reshape(g.shape) / count for part in self._copied(second)]
+        missing = (g - torch.stack(parts).sum(0)) / count
+        return [part + missing for part in parts]
+
+    def _copied(self, copies: Tensor) -> Sequence[Tensor]:
+        return copies.reshape(len(copies), len(self.members), -1).unbind(1)
+
+    def _sides(self, v: Tensor, cut: Limits | None, size: Tensor) -> Sides:
+        """Return (projection, projection, v, size); more than two members meet in a copy of δ for each."""
         members, (count, *features) = self._scaled, v.shape
 
         def onto(member: Budget, p: Tensor) -> Tensor:
             return flat(member.project(p.reshape(count, *features), cut))
 
         if len(members) == 2:
-            pair = solve(lambda p: onto(members[0], p), lambda p: onto(members[1], p), flat(v), size)
-            return [side.reshape(v.shape) for side in pair]
+            return lambda p: onto(members[0], p), lambda p: onto(members[1], p), flat(v), size
         copies = flat(v)[:, None].expand(-1, len(members), -1)
 
         def mean(p: Tensor) -> Tensor:
@@ -181,8 +217,7 @@ class Intersection:
             parts = p.reshape(copies.shape).unbind(1)
             return torch.cat([onto(member, part) for member, part in zip(members, parts, strict=True)], 1)
 
-        _, found = solve(mean, each, flat(copies), size * len(members) ** 0.5)
-        return [part.reshape(v.shape) for part in found.reshape(copies.shape).unbind(1)]
+        return mean, each, flat(copies), size * len(members) ** 0.5
 
 
 def _chosen(options: Tensor, worth: Tensor) -> Tensor:

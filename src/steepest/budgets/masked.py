@@ -12,7 +12,7 @@ from steepest.basis.errors import UsageError
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import fits
 from steepest.budgets import coordinatewise, rounding
-from steepest.budgets.contract import Budget, Limits, is_sparse
+from steepest.budgets.contract import Budget, Limits, ceiling, is_sparse
 
 
 @final
@@ -105,6 +105,10 @@ class Masked:
     def support(self, g: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.support`."""
         return self.inner.support(self._free(g), self._cut(g, limits))
+
+    def ceiling(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """See `Iterated.ceiling`."""
+        return ceiling(self.inner, self._free(g), self._cut(g, limits))
 
     def project(self, delta: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.project`."""

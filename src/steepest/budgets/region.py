@@ -14,7 +14,7 @@ from steepest.basis.rounding import inside, towards, ulp
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand
 from steepest.budgets import coordinatewise, rounding
-from steepest.budgets.contract import Budget, Discrete, Limits
+from steepest.budgets.contract import Budget, Discrete, Limits, ceiling
 
 _INWARD = 1 - 2.0**-40
 """Balls are solved for this share of ε, so that the roundings of a float64 sum cannot carry a point outside."""
@@ -138,6 +138,10 @@ class Region:
     def support(self, g: Tensor) -> Tensor:
         """Return the largest first-order gain max ⟨g, p − x⟩ over the set, float64 [N]."""
         return self.budget.support(g.double(), self.limits())
+
+    def ceiling(self, g: Tensor) -> Tensor:
+        """Return what ⟨g, p − x⟩ exceeds nowhere in the set, float64 [N]; `support` where that is exact."""
+        return ceiling(self.budget, g.double(), self.limits())
 
     def project(self, point: Tensor) -> Tensor:
         """Return the nearest point of the set in the Euclidean norm."""

@@ -40,19 +40,42 @@ def nearest(first: Projection, second: Projection, v: Tensor, size: Tensor) -> t
         v: [N, d], float64.
         size: the length of the longest vector of A ∩ B, roughly, [N].
     """
-    return _solved(first, second, v, 1.0, size)
+    here, there, _ = _solved(first, second, v, 1.0, size)
+    return here, there
 
 
 def farthest(first: Projection, second: Projection, g: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maximiser of ⟨g, δ⟩ over A ∩ B twice, as `nearest`; 0 where g is 0."""
+    here, there, _ = _solved(first, second, _unit(g)[0], 0.0, size)
+    return here, there
+
+
+def shares(first: Projection, second: Projection, g: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (a, b) with a + b = g, so that ⟨g, δ⟩ ≤ max over A of ⟨a, ·⟩ + max over B of ⟨b, ·⟩ for δ in A ∩ B.
+
+    That holds for any two parts of g; these come from the search for the maximiser, where both sides meet.
+    """
+    unit, long = _unit(g)
+    _, _, price = _solved(first, second, unit, 0.0, size)
+    return g - price * long, price * long
+
+
+def _unit(g: Tensor) -> tuple[Tensor, Tensor]:
+    """Return g at length 1, 0 where it is 0, and its length [N, 1]."""
     top = g.abs().amax(1, keepdim=True) if g.shape[1] else g.sum(1, keepdim=True)
     scaled = torch.where(top > 0, g / top, 0.0)
     length = scaled.square().sum(1, keepdim=True).sqrt()
-    return _solved(first, second, torch.where(length > 0, scaled / length, 0.0), 0.0, size)
+    return torch.where(length > 0, scaled / length, 0.0), top * length
 
 
-def _solved(first: Projection, second: Projection, aim: Tensor, pull: float, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the method: `aim` is v where there is a pull towards it, else the direction g of length 1."""
+def _solved(
+    first: Projection, second: Projection, aim: Tensor, pull: float, size: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the method: `aim` is v where there is a pull towards it, else the direction g of length 1.
+
+    Returns:
+        (the point of A, the point of B, what the second side asks for leaving B: outwards from B there).
+    """
     scale = size.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
     penalty = torch.ones_like(scale) if pull else 1 / scale
     here, there, debt = torch.zeros_like(aim), torch.zeros_like(aim), torch.zeros_like(aim)
@@ -70,7 +93,7 @@ def _solved(first: Projection, second: Projection, aim: Tensor, pull: float, siz
         if turn % 10 == 9 and turn < _PATIENT:
             factor = torch.where(apart > 5 * moved, 2.0, torch.where(moved > 5 * apart, 0.5, 1.0))
             penalty, debt = penalty * factor, debt / factor
-    return here, there
+    return here, there, debt * penalty
 
 
 def require_convex(budget: Budget, who: str) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 from steepest.basis.streams import Stream
 from steepest.basis.tensors import expand, flat, inner
 from steepest.budgets import rounding
-from steepest.budgets.contract import Budget, Limits
+from steepest.budgets.contract import Budget, Limits, ceiling
 from steepest.budgets.l2 import L2
 from steepest.budgets.spans import Cosines, Span, Vectors
-from steepest.budgets.splitting import farthest, length, nearest, require_convex, shrunk
+from steepest.budgets.splitting import Projection, farthest, length, nearest, require_convex, shares, shrunk
 
 _OFF = 2.0**-28
 """The share of δ that may point out of the subspace, besides one unit in the last place per coordinate."""
@@ -88,6 +88,19 @@ class Subspace:
     def support(self, g: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.support`."""
         return inner(g, self.extreme(g.double(), limits))
+
+    def ceiling(self, g: Tensor, limits: Limits | None = None) -> Tensor:
+        """See `Iterated.ceiling`: the span pays for what is at right angles to it, the inner budget for the rest."""
+        along = self._span.onto(g.double())
+        best = ceiling(self.inner, along, limits)
+        if isinstance(self.inner, L2):  # its maximiser along Pg lies in the span
+            best = best.minimum(self.inner.support(along))
+        if isinstance(self.inner, L2) and limits is None:
+            return best
+        shape = along.shape
+        sides = self._sides(self.inner, shape, limits)
+        part = shares(*sides, flat(along), length(self.inner.extreme(along, limits)))[1].reshape(shape)
+        return best.minimum(ceiling(self.inner, part + self._span.onto(along - part), limits))
 
     def project(self, delta: Tensor, limits: Limits | None = None) -> Tensor:
         """See `Budget.project`."""
@@ -165,12 +178,7 @@ class Subspace:
         cut = None if limits is None else _rows(limits, along, rest)
         shape = part.shape
         solve = nearest if pull else farthest
-        ours, theirs = solve(
-            lambda p: flat(self._span.onto(p.reshape(shape))),
-            lambda p: flat(held.project(p.reshape(shape), cut)),
-            flat(part),
-            length(held.extreme(part, cut)),
-        )
+        ours, theirs = solve(*self._sides(held, shape, cut), flat(part), length(held.extreme(part, cut)))
         ours, theirs = ours.reshape(shape), theirs.reshape(shape)
         # The point of the cut budget is in the span too once the two agree; if not, go back from the span's own.
         agree = self._off(theirs) <= _OFF / 4 * length(theirs)
@@ -182,6 +190,13 @@ class Subspace:
             share = room.amin(1) if room.shape[1] else share
         back = shrunk(ours * expand(share, ours), held.gauge(ours * expand(share, ours)))
         return free.index_copy(0, rest, torch.where(expand(agree, theirs), theirs, back))
+
+    def _sides(self, held: Budget, shape: torch.Size, cut: Limits | None) -> tuple[Projection, Projection]:
+        """Return the projections on the span and on the cut inner budget, of flattened rows."""
+        return (
+            lambda p: flat(self._span.onto(p.reshape(shape))),
+            lambda p: flat(held.project(p.reshape(shape), cut)),
+        )
 
 
 def low_frequency(inner: Budget, cutoff: int) -> Subspace:

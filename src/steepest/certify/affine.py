@@ -316,6 +316,8 @@ def _averaged(step: Step, shapes: tuple[tuple[int, ...], ...]) -> Affine | None:
     if dims is None:
         return None  # over the examples as well
     axes = tuple(sorted(dim % rank for dim in ([dims] if isinstance(dims, int) else dims)))
+    if 0 in axes:
+        return None
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape, 1))
     share = 1.0 if step.op.endswith("sum") else _size(kept) / _size(shape)
 

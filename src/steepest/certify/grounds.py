@@ -76,7 +76,8 @@ def require_bounded(region: Region) -> None:
 
 @final
 class Around:
-    """A region, with all real numbers that it holds; its support function is exact for every budget and box.
+    """A region, with all real numbers that it holds; its support function is exact, or a little above for budgets whose
+    maximiser is searched for.
 
     Raises:
         UsageError: neither the budget nor the box bounds a coordinate.
@@ -96,7 +97,7 @@ class Around:
             return _corner(a, self.low, self.high, owner)
         part = self.region.rows(owner)
         given = a.detach()
-        value = flat(given * part.x.double()).sum(1) - part.support(-given)
+        value = flat(given * part.x.double()).sum(1) - part.ceiling(-given)
         if not a.requires_grad:
             return value
         # The derivative of a support function is the point where it is reached.

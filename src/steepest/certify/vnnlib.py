@@ -88,7 +88,7 @@ def read_property(path: str | Path) -> Property:
     path = Path(path)
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8")
+        text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UsageError(
             f"{str(path)!r} cannot be read ({error}): give a VNN-LIB file, .vnnlib or .vnnlib.gz."

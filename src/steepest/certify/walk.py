@@ -20,6 +20,9 @@ ROUNDING = 1e-11
 _CLOSE = 1e-3
 """How far, relative to the largest output, float32 may be from the graph."""
 
+_CANCELLED = 1e6
+"""So many times larger than its answer the terms of a step may be: bounds are moved by more than that rounds."""
+
 _PROBES = 5
 """Points at which they are compared; another number than that of a trace."""
 
@@ -37,7 +40,11 @@ def whole_graph(model: Model, shape: tuple[int, ...]) -> Graph:
     """
     whole = Graph(steps=tuple(_at_hand(step) for step in traced(model, shape).steps))
     x = points(model, shape, _PROBES, 2)
-    said, found = model.logits(x).double().cpu(), outputs(whole, x)
+    # One by one: a graph that mixes examples answers otherwise than the model in a batch.
+    said, found = (
+        model.logits(x).double().cpu(),
+        torch.cat([outputs(whole, row, checked=True) for row in torch.split(x, 1)]),
+    )
     found = found.log() if model.facts.outputs == "probabilities" else found
     off = float((said - found).abs().max())
     if not off <= _CLOSE * (1 + float(said.abs().max())):
@@ -59,8 +66,14 @@ def _at_hand(step: Step) -> Step:
     return replace(step, given={name: moved(value) for name, value in step.given.items()})
 
 
-def outputs(graph: Graph, x: Tensor) -> Tensor:
+def outputs(graph: Graph, x: Tensor, *, checked: bool = False) -> Tensor:
     """Return the outputs of a graph at x [N, *features], float64 [N, K].
+
+    Args:
+        checked: refuse a step whose answer is so small beside its terms that rounding decides what it is.
+
+    Raises:
+        NoCertificateError: names the step.
 
     >>> import steepest as st
     >>> from steepest.models.traced import traced
@@ -73,10 +86,21 @@ def outputs(graph: Graph, x: Tensor) -> Tensor:
         affine, step = affine_of(graph, at), graph.steps[at]
         sources = [values[source] for source in step.sources]
         values[at] = _called(step, sources) if affine is None else affine.value(*sources)
+        if checked and affine is not None:
+            _require_size(step, affine.spread(*(source.abs() for source in sources)), values[at])
         for source in {s for s in step.sources if last[s] == at}:
             del values[source]
     found: Tensor = values[len(graph.steps) - 1]
     return found
+
+
+def _require_size(step: Step, terms: Tensor, answer: Tensor) -> None:
+    most, left = (float(part.abs().amax()) if part.numel() else 0.0 for part in (terms, answer))
+    if most > _CANCELLED * (1 + left):
+        raise NoCertificateError(
+            f"{step.op} (step {step.name!r}) adds numbers of up to {most:.3g} to at most {left:.3g}: so much cancels "
+            "that rounding, also in float64, can decide the answer. Scale the layers before it down."
+        )
 
 
 def _last_use(graph: Graph) -> dict[int, int]:
@@ -93,7 +117,14 @@ def _called(step: Step, sources: list[Tensor]) -> Tensor:
         return next(left) if isinstance(given, Ref) else given
 
     call: Any = step.call
-    found = call(**{arg.name: put(step.given[arg.name]) for arg in call._schema.arguments if arg.name in step.given})
+    try:
+        schema = call._schema.arguments
+        found = call(**{arg.name: put(step.given[arg.name]) for arg in schema if arg.name in step.given})
+    except Exception:  # arguments that hold for the traced batch alone raise whatever torch makes of them
+        raise NoCertificateError(
+            f"{step.op} (step {step.name!r}) has no rule, and cannot be repeated on another number of examples: no "
+            "certificate can be given."
+        ) from None
     first: Tensor = found if isinstance(found, Tensor) else found[0]
     return first
 

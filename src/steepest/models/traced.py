@@ -21,6 +21,9 @@ _FILLED = frozenset(f"aten.{name}" for name in "new_ones new_zeros new_full ones
 _EMPTY = frozenset({"aten.new_empty", "aten.empty_like", "aten.new_empty_strided"})
 """Operations that look at the shape of their input alone."""
 
+_PARTS = ("aten.split", "aten.split_with_sizes", "aten.unbind")
+"""Operations that cut their input into several answers."""
+
 _BATCH = 7
 """Examples of a trace; one axis more that happens to be as long would do no harm."""
 
@@ -79,7 +82,8 @@ class Graph:
     def without_softmax(self) -> Graph:
         """Return the graph of what is behind a softmax over the outputs: the same order of classes at every point."""
         last = self.steps[-1]
-        if last.op in ("aten._softmax", "aten._log_softmax") and last.sources == (len(self.steps) - 2,):
+        behind = last.op in ("aten._softmax", "aten._log_softmax") and last.sources == (len(self.steps) - 2,)
+        if behind and last.given["dim"] in (1, -1):
             return Graph(steps=self.steps[:-1])
         return self
 
@@ -209,13 +213,29 @@ def _answer(node: fx.Node, known: dict[fx.Node, Any], steps: list[Step], count: 
         return blank if op in _EMPTY else target(blank, *args[1:], **kwargs)
     shape = _features(node.meta.get("val"), op, count)
     if schema is None:
-        given = {"self": args[0], "index": args[1]}
+        whole = steps[sources[0]]
+        if whole.op in _PARTS:
+            op, target, given = _part(whole, args[1], node.meta["val"])
+            sources = whole.sources
+        else:
+            given = {"self": args[0], "index": args[1]}
     else:
         given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
         given |= dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
     given = {key: _wide(each) for key, each in given.items()}
     steps.append(Step(op=op, given=given, sources=sources, shape=shape, name=node.name, call=target, count=count))
     return Ref(len(steps) - 1)
+
+
+def _part(whole: Step, number: int, part: Tensor) -> tuple[str, Callable[..., Any], dict[str, Any]]:
+    """Return (name, operator, arguments) of what takes one of the parts into which `whole` cuts its source."""
+    value, dim = whole.given["self"], whole.given["dim"]
+    if whole.op == "aten.unbind":
+        return "aten.select", torch.ops.aten.select.int, {"self": value, "dim": dim, "index": number}
+    sizes = whole.given.get("split_sizes") or [whole.given["split_size"]] * (number + 1)
+    start = sum(sizes[:number])
+    given = {"self": value, "dim": dim, "start": start, "end": start + part.shape[dim], "step": 1}
+    return "aten.slice", torch.ops.aten.slice.Tensor, given
 
 
 def _features(value: object, op: str, count: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steepest.audit.verifying.contract import SAT, UNKNOWN, UNSAT, Decision, Judge
 from steepest.audit.verifying.search import Seeker, float32_box
@@ -24,8 +24,9 @@ from steepest.certify.boxes import METHODS, Boxes, conditioned
 from steepest.certify.input_splitting import FEWEST, MOST, Splitting
 from steepest.certify.vnnlib import Case, Property, read_property
 from steepest.models.loading import load
+from steepest.models.loading.adapt import InPrecision
 from steepest.models.loading.original import Original
-from steepest.models.model import Model
+from steepest.models.model import Model, Network
 
 _SHARE, _LATER, _ROUNDS = 0.5, 0.1, 6
 """Attacks have so much of the time that bounds have, where both can do something, and less after so many rounds."""
@@ -81,12 +82,19 @@ def verify(
                 "st.Model(module, box=None)."
             )
         # What the network itself answers, also where that is known to be probabilities.
-        itself = Model(network.network, None, facts=replace(network.facts, outputs="logits"))
+        itself = Model(_from_float32(network.network), None, facts=replace(network.facts, outputs="logits"))
         return _decided(itself, _Itself(itself), question, timeout, seed)
     with unpacked(Path(network)) as path:
         model = load(path, box=None)
         model = model.with_facts(replace(model.facts, source=str(network)))
         return _decided(model, Original(path), question, timeout, seed)
+
+
+def _from_float32(network: Network) -> Network:
+    """Return a network that takes float32, as inputs are here, also where its own numbers are float64."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    first = next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), None)
+    return InPrecision(network, first) if first is torch.float64 else network
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from steepest.basis.errors import NoCertificateError
 from steepest.budgets.region import Region
 from steepest.certify.affine import affine_of
 from steepest.certify.catalogue import Method, certifier
+from steepest.certify.walk import graph_of
 from steepest.models.model import Model
-from steepest.models.traced import Graph, traced
+from steepest.models.traced import Graph
 
 _RELATIVE, _ROUNDING = 1e-9, 1e-13
 """How far a bound is moved outwards: a share of its parts, and of what was rounded on the way to them."""
@@ -42,7 +43,7 @@ class AffineMargin:
         least = torch.full_like(slack, torch.inf)
         for other in range(len(offset)):
             gap = outputs.gather(1, y[:, None])[:, 0] - outputs[:, other]
-            reach = region.support(slope[other] - slope[y])
+            reach = region.ceiling(slope[other] - slope[y])
             bound = gap - reach - _RELATIVE * (gap.abs() + reach) - slack
             least = torch.where(y == other, least, least.minimum(bound))
         return least
@@ -60,7 +61,7 @@ def linear() -> Method:
 
 
 def _prepared(model: Model, shape: tuple[int, ...]) -> AffineMargin:
-    return _map(traced(model, shape).without_softmax())
+    return _map(graph_of(model, shape))
 
 
 def _map(graph: Graph) -> AffineMargin:
