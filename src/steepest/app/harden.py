@@ -34,6 +34,7 @@ from steepest.harden.contract import Classroom
 from steepest.harden.examples import MOST_HELD, split
 from steepest.harden.folder import Folder, on_disk
 from steepest.harden.moment import put
+from steepest.harden.records import broke_off
 from steepest.harden.trackers import trackers_of
 from steepest.harden.training import Hardened
 from steepest.models.inspection import fingerprint
@@ -177,7 +178,7 @@ def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> t
         "start_trained": _trained_before(before),
         "files": {name: str(path) for name, path in files.items()},
     }
-    return record, bool(found.stopped) and "patience=" not in found.stopped
+    return record, broke_off(found.stopped)
 
 
 @final

@@ -12,6 +12,7 @@ from steepest.audit.api import open_run
 from steepest.audit.places import Place
 from steepest.basis.errors import SteepestError, UsageError
 from steepest.harden.folder import ASKED, Folder
+from steepest.harden.records import broke_off
 from steepest.report.hardening import PAGE
 from steepest.report.wording import percent
 
@@ -81,7 +82,7 @@ def _audited(folder: Path, history: Mapping[str, Any] | None, epochs: int) -> di
         summary, _ = (open_run(folder / name).summary for name in AUDITS)
     except SteepestError:
         return {"state": "trained, not audited"}
-    ended = "broke off" if stopped and "patience=" not in stopped else "finished"
+    ended = "broke off" if broke_off(stopped) else "finished"
     numbers = {
         "budget": summary["budget"],
         "n": summary["n"],

@@ -21,7 +21,7 @@ from steepest.harden.examples import Examples, shuffled, split, varied
 from steepest.harden.judging import require_limits, worth
 from steepest.harden.library import METHODS
 from steepest.harden.moment import State, finite, kept_moment, put, put_moment, tensors_of
-from steepest.harden.records import Epoch, Held, Seen, Step
+from steepest.harden.records import Epoch, Held, Seen, Step, impatient
 from steepest.harden.shown import Shown
 from steepest.harden.team import Alone, Team
 from steepest.harden.watch import Answer, Sign, Watch
@@ -318,7 +318,7 @@ class Hardening:
             self._return = self._moment()
         patience = self.course.patience
         if patience is not None and held is not None and step.epoch - self.best_epoch >= patience:
-            self.stopped = f"no epoch after epoch {self.best_epoch + 1} was more robust, and patience={patience}"
+            self.stopped = impatient(self.best_epoch, patience)
         return step
 
     def _judged(self, epoch: int) -> tuple[Held | None, Mapping[str, float]]:

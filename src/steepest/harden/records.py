@@ -152,3 +152,20 @@ class Seen:
             numbers=record["numbers"],
         )
         return cls(step=record["step"], epoch=record["epoch"], sign=sign, done=record["done"])
+
+
+def impatient(best_epoch: int, patience: int) -> str:
+    """Return what is written down where no epoch was better for so long."""
+    return f"no epoch after epoch {best_epoch + 1} was more robust, and {_PATIENCE}{patience}"
+
+
+def broke_off(stopped: str) -> bool:
+    """Return whether a training ended for a fault, by what was written down; lost patience is none.
+
+    >>> broke_off(""), broke_off(impatient(3, patience=5)), broke_off("the loss of step 7 is nan")
+    (False, False, True)
+    """
+    return bool(stopped) and _PATIENCE not in stopped
+
+
+_PATIENCE = "patience="
