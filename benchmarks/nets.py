@@ -44,6 +44,37 @@ def resnet18(classes: int = 10) -> nn.Module:
     ).eval()  # fmt: skip
 
 
+class PreActBlock(nn.Module):
+    """Normalisation and ReLU before each of two 3×3 convolutions, around a shortcut (He et al. 2016b)."""
+
+    def __init__(self, inner: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv1 = nn.Conv2d(inner, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        same = stride == 1 and inner == width
+        self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(inner, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ahead = relu(self.bn1(x))
+        out = self.conv2(relu(self.bn2(self.conv1(ahead))))
+        return out + (x if isinstance(self.shortcut, nn.Identity) else self.shortcut(ahead))
+
+
+def preact_resnet18(classes: int = 10) -> nn.Module:
+    """Return a PreAct-ResNet-18 for 32×32 colour images, the usual network of adversarial training."""
+    torch.manual_seed(0)
+    stages, inner = [], 64
+    for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        stages += [PreActBlock(inner, width, stride), PreActBlock(width, width, 1)]
+        inner = width
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, 1, 1, bias=False), *stages, nn.BatchNorm2d(512), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes),
+    )  # fmt: skip
+
+
 def small_cnn(classes: int = 10) -> nn.Module:
     """Return a small network for 28×28 grey images: conv16, conv32, dense 100, dense `classes`; 166,406 parameters."""
     torch.manual_seed(0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 import steepest as st
 from benchmarks.contract import Result, Row
-from benchmarks.nets import images, small_cnn, small_resnet
-from benchmarks.timing import Contender, in_turns, rounds_of
+from benchmarks.nets import images, preact_resnet18, small_cnn, small_resnet
+from benchmarks.timing import Contender, Times, in_turns, rounds_of
 from steepest.harden.library import METHODS
 
 EPSILON = 8 / 255
@@ -78,10 +80,13 @@ def steps(effort: float = 1.0) -> Result:
     """Processor time of a step of `st.hardening` over that of the same passes, and of the same method, in PyTorch."""
     missing = set(METHODS.names()) - set(PASSES) - {"ibp", "crown-ibp"}
     assert not missing, f"no passes are written down for {missing}"
-    cases = (
+    cases = [
         _Case(f"small CNN, batch {BATCH}", small_cnn, (1, 28, 28), rounds_of(31, effort)),
         _Case(f"small ResNet, batch {BATCH}", small_resnet, (3, 32, 32), rounds_of(11, effort)),
-    )
+    ]
+    if torch.cuda.is_available():
+        name = f"PreAct-ResNet-18 in bf16, batch {BATCH}, {torch.cuda.get_device_name()}"
+        cases.append(_OnGPU(name, preact_resnet18, (3, 32, 32), rounds_of(31, effort)))
     return Result(
         title="A step of training against its passes",
         note=f"Seconds of the processor (`time.process_time`) for {TURN} steps of `st.hardening`, over those of a "
@@ -90,7 +95,9 @@ def steps(effort: float = 1.0) -> Result:
         f"weight decay. {COUNT:,} examples, L∞ 8/255, no watch, nothing held out, networks in training mode. What "
         "is beyond 1 is noise, moves, bounds, the order of the examples, accuracy and records. 'written out' is the "
         "method as its users write it, with float32 noise and clamps. ibp and crown-ibp are left out: their passes "
-        "are of bounds, through every layer by its own rule, and a plain loop has no such pass to compare with.",
+        "are of bounds, through every layer by its own rule, and a plain loop has no such pass to compare with. On a "
+        "GPU, where there is one, seconds are of the clock, channels come last in memory, and only the methods "
+        "written out are compared.",
         rows=tuple(row for case in cases for row in case.rows()),
     )
 
@@ -108,30 +115,67 @@ class _Case:
 
     def _rows(self, name: str, x: Tensor, y: Tensor) -> list[Row]:
         passes = PASSES[name]
-        loop = st.hardening(
-            self.network().train(),
-            (x, y),
-            st.Linf(EPSILON),
-            method=passes.call,
-            epochs=1000,
-            batch_size=BATCH,
-            lr=1e-3,
-            held_out=0,
-            watch=None,
-        )
         contenders: dict[str, Contender] = {
-            passes.call: lambda: [next(loop) for _ in range(TURN)],
+            passes.call: _ours(passes.call, self.network(), x, y),
             passes.shown(): _Plain(self.network(), x, y, lambda plain, *batch: plain.passes(passes, *batch)),
         }
         if name in WRITTEN:
             contenders["written out"] = _Plain(self.network(), x, y, WRITTEN[name])
         times = in_turns(contenders, self.rounds, time.process_time)
-        rows = []
-        for against in list(contenders)[1:]:
-            value, spread = times.ratio(passes.call, against)
-            what = f"{passes.call}, {self.name}"
-            rows.append(Row(what=what, against=against, value=value, target=TARGET, spread=spread))
-        return rows
+        return [self.row(times, passes.call, against, TARGET) for against in list(contenders)[1:]]
+
+    def row(self, times: Times, call: str, against: str, target: float) -> Row:
+        """Return how much longer ours took."""
+        value, spread = times.ratio(call, against)
+        return Row(what=f"{call}, {self.name}", against=against, value=value, target=target, spread=spread)
+
+
+class _OnGPU(_Case):
+    """The methods written out, and nothing else; one call of a contender ends when the GPU has done its work."""
+
+    place = "cuda"
+
+    def _rows(self, name: str, x: Tensor, y: Tensor) -> list[Row]:
+        if name not in WRITTEN:
+            return []
+        call, place = PASSES[name].call, self.place
+        ours = _ours(call, self.network().to(place), x, y, precision="bf16", channels_last=True)
+        net = self.network().to(place, memory_format=torch.channels_last)
+        contenders = {call: _awaited(ours), "written out": _awaited(_Plain(_Halved(net), x, y, WRITTEN[name]))}
+        times = in_turns(contenders, self.rounds)
+        rate = TURN * BATCH / statistics.median(times.seconds[call])
+        return [
+            self.row(times, call, "written out", 1.0),
+            Row(what=f"{call}, {self.name}", against="the clock", value=rate, unit="images/s"),
+        ]
+
+
+class _Halved(nn.Module):
+    """A network under autocast, asked with channels last."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            found: Tensor = self.net(x.contiguous(memory_format=torch.channels_last))
+        return found.float()
+
+
+def _ours(call: str, net: nn.Module, x: Tensor, y: Tensor, **more: Any) -> Contender:
+    course: dict[str, Any] = {"epochs": 1000, "batch_size": BATCH, "lr": 1e-3, "held_out": 0.0, "watch": None, **more}
+    loop = st.hardening(net.train(), (x, y), st.Linf(EPSILON), method=call, **course)
+    return lambda: [next(loop) for _ in range(TURN)]
+
+
+def _awaited(work: Contender) -> Contender:
+    def done() -> None:
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return done
 
 
 class _Plain:
@@ -140,13 +184,14 @@ class _Plain:
     def __init__(self, net: nn.Module, x: Tensor, y: Tensor, step: Callable[[_Plain, Tensor, Tensor], object]) -> None:
         self.net, self._x, self._y, self._step = net.train(), x, y, step
         self._optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+        self._place = next(net.parameters()).device
         self._order, self._at = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)), 0
 
     def __call__(self) -> None:
         for _ in range(TURN):
             ids = self._order[self._at : self._at + BATCH]
             self._at = (self._at + BATCH) % len(self._x)
-            self._step(self, self._x[ids], self._y[ids])
+            self._step(self, self._x[ids].to(self._place), self._y[ids].to(self._place))
 
     def passes(self, asked: Passes, x: Tensor, y: Tensor) -> None:
         """Make the passes of a method, all of them at x."""
