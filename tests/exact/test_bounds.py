@@ -308,6 +308,11 @@ def test_rows_do_not_know_each_other_and_none_is_no_problem():
     assert prover.lower(region.rows(none), y[none]).shape == (0,)
 
 
+class Levels(nn.Module):
+    def forward(self, x):
+        return (x > 0.5).to(x.dtype)
+
+
 @pytest.mark.parametrize(
     ("network", "shape", "word"),
     [
@@ -322,6 +327,7 @@ def test_rows_do_not_know_each_other_and_none_is_no_problem():
         (nn.Linear(4, 3).half(), (4,), "float16"),
         (lambda x: torch.zeros(len(x), 3), (4,), "do not depend"),
         (nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)), (4,), "mixes examples"),
+        (nn.Sequential(Levels(), nn.Linear(4, 3)), (4,), "aten.gt"),
         (nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(0)), (4,), "mixes examples"),
         (nn.Sequential(nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(16, 3)), (4, 2, 2), "native_group_norm"),
     ],

@@ -85,12 +85,16 @@ def outputs(graph: Graph, x: Tensor, *, checked: bool = False) -> Tensor:
     for at in range(1, len(graph.steps)):
         affine, step = affine_of(graph, at), graph.steps[at]
         sources = [values[source] for source in step.sources]
-        values[at] = _called(step, sources) if affine is None else affine.value(*sources)
-        if checked and affine is not None:
-            _require_size(step, affine.spread(*(source.abs() for source in sources)), values[at])
+        if affine is None:
+            values[at] = _called(step, sources)
+        else:
+            numbers = [source.double() for source in sources]  # conversions of what a comparison says are left out
+            values[at] = affine.value(*numbers)
+            if checked:
+                _require_size(step, affine.spread(*(number.abs() for number in numbers)), values[at])
         for source in {s for s in step.sources if last[s] == at}:
             del values[source]
-    found: Tensor = values[len(graph.steps) - 1]
+    found: Tensor = values[len(graph.steps) - 1].double()
     return found
 
 

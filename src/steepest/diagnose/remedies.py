@@ -52,7 +52,7 @@ REMEDIES = {
     EXPECTATION: "average answers and gradients over draws of the model's randomness (draws=20)",
     SURROGATE: "follow gradients through a surrogate of what rounds, saturates, is cut off or lies",
     AVERAGED: "follow the mean gradient over a neighbourhood (draws=10, radius=0.25 of the budget)",
-    ESTIMATED: "follow differences of values over a wide step (samples=64, reach=0.25 of the budget)",
+    ESTIMATED: "follow differences of values over a wide step (samples=256, reach=0.25 of the budget)",
     FREE: "search without gradients, with the effort that gradients would have had",
     STEPS: "follow the model's own gradients with many steps, and towards several classes",
 }
@@ -104,7 +104,7 @@ def mended(
     return tuple(ways)
 
 
-def _estimated(base: Mended, region: Region, stream: Stream, samples: int = 64, reach: float = 0.25) -> Mended:
+def _estimated(base: Mended, region: Region, stream: Stream, samples: int = 256, reach: float = 0.25) -> Mended:
     width = reach * typical_change(region, stream)
     oracle = Estimated(samples=samples, sigma=width, draw="signs", box=region.box)
     change = f"gradients are estimated from {samples} pairs of values {2 * width:.3g} apart in each feature"
