@@ -132,7 +132,7 @@ def line(way: Way, shown: str, epsilon: float, size: Size) -> tuple[str, ...]:
         step = next(loop)
         spent += time.process_time() - begin
         backwards, steps = backwards + step.backwards, steps + 1
-    seen = "; ".join(f"step {seen.step}: {seen.done}" for seen in loop.seen) if way.watched else ""
+    seen = "; ".join(f"step {seen.step + 1}: {seen.done.partition('(')[0]}" for seen in loop.seen)
     network = loop.network.eval()
     shares = [*_attacked(network, epsilon, size.tested), _audited(network, epsilon, size.tested)]
     numbers = [f"{100 * share:.1f}" for share in shares]
