@@ -34,7 +34,7 @@ NOTE = (
     "{count} images, {epochs} epochs of cyclic SGD in batches of 128 with crops and flips, one seed; the epochs "
     "of `free` are divided by its replays. The *last* weights are attacked on {tested} test images: 'PGD-50-10' is "
     "ten starts of fifty steps, 'audit' the cascade `standard`; accuracies are of all images, in %. Seconds are of the "
-    "processor for the training steps alone, {threads} thread(s); B counts backwards over an example. The rows above "
+    "processor for the training steps alone, {threads} thread(s); B counts backwards over an example. The rows below "
     "the table compare single steps that take turns, of networks beside one another."
 )
 HEADER = ("method", "ε", "clean", "FGSM", "PGD-50-10", "audit", "training s", "B a step", "sentinel")
