@@ -120,6 +120,7 @@ def test_within_a_budget_only_what_lies_inside_counts():
 
 
 def test_what_comes_in_is_the_darkest_of_the_box():
+    torch.manual_seed(4)  # with other weights no shift may raise the margin
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
     x, y = torch.rand(2, 1, 6, 6) * 2 - 1, torch.zeros(2, dtype=torch.int64)
     for box, dark in (((-1, 1), -1.0), (None, 0.0), ((-2, 2), -2.0)):
