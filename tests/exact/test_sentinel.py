@@ -14,8 +14,9 @@ from steepest.basis.errors import UsageError
 from steepest.basis.streams import Stream
 from steepest.budgets.region import Region
 from steepest.harden.contract import Classroom, Lesson, Taught
-from steepest.harden.sentinel import KEPT, Sentinel, look_at, participation
+from steepest.harden.sentinel import KEPT, Sentinel, look_at
 from steepest.harden.watch import Answer, Sign
+from steepest.landscape.gradients import participation
 
 SIZE = 0.1
 

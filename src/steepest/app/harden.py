@@ -48,6 +48,8 @@ from steepest.report.run import report
 
 REMEDY = "write `steepest harden net.py:make DATA --method n-fgsm --budget linf:8/255`"
 WEIGHTS, HISTORY = "hardened.safetensors", "history.json"
+AFTER, BEFORE = "audit", "start"
+"""The runs in the folder of a training: of the hardened weights, and of those that it began with."""
 BATCH, STOP = 128, "stop"
 AUDITED = 0.2
 """Share of each class, at most 1000 examples, that is set aside for the audit where no --test is given."""
@@ -158,11 +160,11 @@ def _hardened(settings: Settings, asked: Asked, terminal: console.Terminal) -> t
         "history": folder.write(HISTORY, (json.dumps(found.to_record(), indent=1) + "\n").encode()),
     }
     ask = partial(_audited, order, examples.audited())
-    after = ask(model, "audit", f"{settings.model} hardened")
+    after = ask(model, AFTER, f"{settings.model} hardened")
     begun = copy.deepcopy(network)
     put(begun, folder.start() or {})
-    before = ask(Model(begun, model.box, facts=model.facts), "start", f"{settings.model} at the start")
-    files |= {"page": out / hardening.PAGE, "audit": out / "audit", "start": out / "start"}
+    before = ask(Model(begun, model.box, facts=model.facts), BEFORE, f"{settings.model} at the start")
+    files |= {"page": out / hardening.PAGE, "audit": out / AFTER, "start": out / BEFORE}
     record = {
         "model": settings.model,
         "command": command,

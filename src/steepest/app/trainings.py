@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steepest.app.harden import HISTORY
+from steepest.app.harden import AFTER, BEFORE, HISTORY
 from steepest.audit.api import open_run
 from steepest.audit.places import Place
 from steepest.basis.errors import SteepestError, UsageError
@@ -15,9 +15,6 @@ from steepest.harden.folder import ASKED, Folder
 from steepest.harden.records import broke_off
 from steepest.report.hardening import PAGE
 from steepest.report.wording import percent
-
-AUDITS = ("audit", "start")
-"""The runs inside: of the hardened weights, and of those that training began with."""
 
 
 def holds_training(place: Place) -> bool:
@@ -33,8 +30,8 @@ def require_run(given: Place) -> None:
     """
     if holds_training(given):
         raise UsageError(
-            f"{given} holds a training: its runs are {given / AUDITS[0]} (the hardened weights) and "
-            f"{given / AUDITS[1]}, its page is {given / PAGE}."
+            f"{given} holds a training: its runs are {given / AFTER} (the hardened weights) and "
+            f"{given / BEFORE}, its page is {given / PAGE}."
         )
 
 
@@ -79,7 +76,7 @@ def _audited(folder: Path, history: Mapping[str, Any] | None, epochs: int) -> di
         known = "" if held is None else f", {percent(held)} robust held out"
         return {"state": f"incomplete (epoch {done} of {epochs}{known})"}
     try:
-        summary, _ = (open_run(folder / name).summary for name in AUDITS)
+        summary, _ = (open_run(folder / name).summary for name in (AFTER, BEFORE))
     except SteepestError:
         return {"state": "trained, not audited"}
     ended = "broke off" if broke_off(stopped) else "finished"

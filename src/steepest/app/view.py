@@ -13,6 +13,7 @@ from typing import final
 from markupsafe import escape
 
 from steepest.app import console, trainings
+from steepest.app.harden import AFTER, BEFORE
 from steepest.audit.api import AuditRun, open_run
 from steepest.audit.places import Place, place_of
 from steepest.audit.store import RunFolder
@@ -127,7 +128,7 @@ class Shelf:
 
     def _kept(self) -> dict[str, Path]:
         """The page of every training and of its runs, so placed that its links lead from one to the other."""
-        names = (PAGE, *(f"{name}/{PAGE}" for name in trainings.AUDITS))
+        names = (PAGE, *(f"{name}/{PAGE}" for name in (AFTER, BEFORE)))
         return {f"/training/{n}/{name}": folder / name for n, folder in enumerate(self.trainings) for name in names}
 
     def _comparison(self) -> str:

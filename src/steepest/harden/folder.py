@@ -126,7 +126,7 @@ class Folder:
         if last is None:
             return None
         with _whole(last):
-            rest: State = torch.load(last / STATE, map_location="cpu", weights_only=True)
+            rest = _rest(last)
             best = load_file(last / BEST) if rest.pop("judged") else None
             return {**rest, "weights": load_file(last / WEIGHTS), "best": best}
 
@@ -140,7 +140,7 @@ class Folder:
         if last is None:
             return None
         with _whole(last):
-            rest: State = torch.load(last / STATE, map_location="cpu", weights_only=True, mmap=True)
+            rest = _rest(last, mmap=True)
             return {name: rest[name] for name in ("epochs", "stopped", "method")}
 
     def start(self) -> dict[str, Tensor] | None:
@@ -176,6 +176,12 @@ class Folder:
 
     def _writing(self) -> AbstractContextManager[None]:
         return writing(self.path, "the last checkpoint")
+
+
+def _rest(checkpoint: Path, *, mmap: bool = False) -> State:
+    """Return what a checkpoint holds beside the weights; `mmap`: tensors stay on the disk until they are looked at."""
+    rest: State = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True, mmap=mmap)
+    return rest
 
 
 @contextmanager

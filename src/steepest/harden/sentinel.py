@@ -14,6 +14,7 @@ from steepest.basis.tensors import flat, inner
 from steepest.harden.contract import Classroom, Lesson, Taught
 from steepest.harden.moment import State, kept_moment, put_moment
 from steepest.harden.watch import Answer, Sign
+from steepest.landscape.gradients import participation
 from steepest.models.contract import Evaluation, Need
 from steepest.models.objectives import CrossEntropy
 
@@ -237,21 +238,6 @@ def look_at(room: Classroom, lesson: Lesson, count: int) -> Look:
         alignment=_alignment(slope, _slope(aside)),
         participation=float(participation(slope).nanmean()),
     )
-
-
-def participation(gradient: Tensor) -> Tensor:
-    """Return (‖g‖₁/‖g‖₂)²/d of each example, float64 [N] in (0, 1]: the share of coordinates that carry a gradient.
-
-    k equal coordinates among d zeros give k/d, independent Gaussian ones about 2/π. NaN where g = 0.
-
-    Source: Mehouachi & Jabari 2025.
-
-    >>> participation(torch.tensor([[3.0, 0.0, -3.0, 0.0]]))
-    tensor([0.5000], dtype=torch.float64)
-    """
-    rows = flat(gradient).double()
-    ratio: Tensor = rows.abs().sum(1) / rows.norm(dim=1)
-    return ratio.square() / rows.shape[1]
 
 
 def _crossed(found: Look, thresholds: dict[str, float]) -> tuple[bool, bool, bool]:

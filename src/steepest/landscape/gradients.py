@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.basis.errors import ModelError
+from steepest.basis.tensors import flat
 from steepest.landscape.terrain import Terrain, gradient_of
 
 
@@ -68,3 +69,18 @@ def gradient_statistics(terrain: Terrain) -> GradientStatistics:
         zero=(answer.size == 0) & answer.finite,
         finite=answer.finite,
     )
+
+
+def participation(gradient: Tensor) -> Tensor:
+    """Return (‖g‖₁/‖g‖₂)²/d of each example, float64 [N] in (0, 1]: the share of coordinates that carry a gradient.
+
+    k equal coordinates among d zeros give k/d, independent Gaussian ones about 2/π. NaN where g = 0.
+
+    Source: Mehouachi & Jabari 2025.
+
+    >>> participation(torch.tensor([[3.0, 0.0, -3.0, 0.0]]))
+    tensor([0.5000], dtype=torch.float64)
+    """
+    rows = flat(gradient).double()
+    ratio: Tensor = rows.abs().sum(1) / rows.norm(dim=1)
+    return ratio.square() / rows.shape[1]
